@@ -1,0 +1,121 @@
+"""One class per mistake that can be explained.
+
+Each error says what was wrong (the actual value), what was expected and what to do,
+and also subclasses the builtin exception that a caller would think of catching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import override
+
+
+class PamiqError(Exception):
+    """The base of every error this library raises on purpose."""
+
+
+class InvalidTransitionError(PamiqError, RuntimeError):
+    """An event came in a phase whose row of the transition table does not have it.
+
+    Nothing has changed when this is raised. Send one of the allowed events instead.
+
+    Args:
+        phase: the phase the machine is in.
+        event: the event that was refused.
+        allowed: the events that this phase accepts.
+    """
+
+    def __init__(self, phase: object, event: object, allowed: Iterable[object]) -> None:
+        names = ", ".join(str(name) for name in allowed) or "no event: the phase is final"
+        super().__init__(f"{event} is not possible in phase {phase}; allowed here: {names}")
+
+
+class InvalidValueError(PamiqError, ValueError):
+    """An argument is outside its range.
+
+    Args:
+        argument: the argument's name, for example `ring_buffer(capacity)`.
+        actual: the value that was given.
+        expected: the range that is accepted.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, argument: str, actual: object, expected: str, remedy: str = "") -> None:
+        message = f"{argument} is {actual!r}, expected {expected}"
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+class UnknownNameError(PamiqError, KeyError):
+    """A model, buffer or trainer of this name does not exist in the system.
+
+    Args:
+        kind: what was looked for: "model", "buffer", "trainer".
+        name: the name that was given.
+        known: the names that exist.
+        where: who asked for it.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "") -> None:
+        asker = f"{where}: " if where else ""
+        names = ", ".join(sorted(repr(known_name) for known_name in known)) or "none"
+        self._message = f"{asker}no {kind} is named {name!r}; known {kind}s: {names}"
+        super().__init__(self._message)
+
+    @override
+    def __str__(self) -> str:
+        return self._message  # KeyError would show the repr of the message
+
+
+class UnsatisfiableConditionError(PamiqError, ValueError):
+    """A condition can never hold with the buffer it watches, so its trainer would wait forever."""
+
+
+class RecordMismatchError(PamiqError, TypeError):
+    """A record differs from the buffer's example in structure, shape or dtype. Nothing was inserted."""
+
+
+class StepStructureError(PamiqError, TypeError):
+    """A trainer's step returned a state of another structure, shape, dtype or sharding than it was given."""
+
+
+class PublishMismatchError(PamiqError, TypeError):
+    """What a trainer wants to publish differs from version 0 in structure, shape, dtype or sharding.
+
+    The inference thread would have to compile again, so it is refused; the last version stays.
+    """
+
+
+class NonFiniteError(PamiqError, ArithmeticError):
+    """Parameters with NaN or infinity were about to be published. The last good version stays."""
+
+
+class DonationError(PamiqError, RuntimeError):
+    """A published array is among the arguments that a jitted call would donate, and so delete."""
+
+
+class CompileAfterReadyError(PamiqError, RuntimeError):
+    """Something was compiled while the system ran, in strict mode.
+
+    A shape, dtype, weak type or sharding changed between two calls of a jitted function.
+    """
+
+
+class DirectoryInUseError(PamiqError, FileExistsError):
+    """Another launched system owns this directory."""
+
+
+class PauseTimeoutError(PamiqError, TimeoutError):
+    """A worker did not acknowledge a pause or a resume within the deadline."""
+
+
+class WorkerError(PamiqError, RuntimeError):
+    """A worker thread ended with an exception; its `__cause__` is that exception.
+
+    Args:
+        worker: the thread's name.
+        cause: the exception that ended it.
+    """
+
+    def __init__(self, worker: str, cause: BaseException) -> None:
+        super().__init__(f"worker {worker!r} failed: {type(cause).__name__}: {cause}")
+        self.worker = worker
