@@ -7,7 +7,7 @@ and also subclasses the builtin exception that a caller would think of catching.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import override
+from typing import cast, override
 
 
 class PamiqError(Exception):
@@ -72,6 +72,27 @@ class UnsatisfiableConditionError(PamiqError, ValueError):
 
 class RecordMismatchError(PamiqError, TypeError):
     """A record differs from the buffer's example in structure, shape or dtype. Nothing was inserted."""
+
+
+class LossOutputError(PamiqError, TypeError):
+    """A loss function returned something other than a scalar loss and a dict of metrics.
+
+    Args:
+        output: what it returned.
+    """
+
+    def __init__(self, output: object) -> None:
+        kind = type(output).__name__
+        if isinstance(output, tuple):
+            parts: list[str] = []
+            for part in cast(tuple[object, ...], output):
+                shape = getattr(part, "shape", None)
+                parts.append(type(part).__name__ if shape is None else f"array{list(shape)}")
+            kind = f"({', '.join(parts)})"
+        super().__init__(
+            f"loss_fn returned {kind}, expected (loss, metrics): a scalar array and a dict of scalar arrays; "
+            "return `loss, {}` where there are no metrics"
+        )
 
 
 class StepStructureError(PamiqError, TypeError):

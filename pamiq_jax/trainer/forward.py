@@ -1,0 +1,69 @@
+"""Call a function under `jit` without copying what it hands through.
+
+A jitted program copies an input that it returns as it is. Publishing is mostly that, so the
+leaves handed through are found when tracing and passed around the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.extend.core
+
+from pamiq_jax.types import PyTree
+
+
+def forwarded_leaves(function: Callable[[Any], PyTree], argument: PyTree) -> dict[int, int]:
+    """Return which leaves of its result a function hands through: {output index: input index}.
+
+    Args:
+        function: a function that can be traced.
+        argument: its argument, arrays or specs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> forwarded_leaves(lambda x: (x["b"], x["a"] * 2), {"a": jnp.ones(3), "b": jnp.ones(2)})
+        {0: 1}
+    """
+    jaxpr = jax.make_jaxpr(function)(argument).jaxpr
+    inputs = {variable: index for index, variable in enumerate(jaxpr.invars)}
+    # A constant is a Literal, which has no hash.
+    variables = [(index, out) for index, out in enumerate(jaxpr.outvars) if isinstance(out, jax.extend.core.Var)]
+    return {index: inputs[out] for index, out in variables if out in inputs}
+
+
+def jit_forwarding[A, R](function: Callable[[A], R], argument: A) -> Callable[[A], R]:
+    """Return a function compiled ahead of time that hands unchanged leaves through uncopied.
+
+    Args:
+        function: a function that can be traced.
+        argument: an argument of the form that will be used, with real arrays.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> state = {"params": jnp.ones(3), "step": jnp.int32(0)}
+        >>> publish = jit_forwarding(lambda state: {"model": state["params"]}, state)
+        >>> publish(state)["model"] is state["params"]
+        True
+    """
+    forwarded = forwarded_leaves(function, argument)
+    treedef = jax.tree.structure(jax.eval_shape(function, argument))
+    computed = [index for index in range(treedef.num_leaves) if index not in forwarded]
+
+    def compute(argument: A) -> list[jax.Array]:
+        leaves = jax.tree.leaves(function(argument))
+        return [leaves[index] for index in computed]
+
+    program: Callable[[A], list[jax.Array]] | None = None
+    if computed:
+        program = jax.jit(compute).lower(argument).compile()
+
+    def call(argument: A) -> R:
+        inputs = jax.tree.leaves(argument)
+        results = dict(zip(computed, program(argument) if program else (), strict=True))
+        leaves = [inputs[forwarded[i]] if i in forwarded else results[i] for i in range(treedef.num_leaves)]
+        return cast(R, jax.tree.unflatten(treedef, leaves))
+
+    return call
