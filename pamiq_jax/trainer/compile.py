@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.errors import StepStructureError
@@ -143,7 +144,7 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch = sample(buffer_state, jnp.asarray(position + offset, jnp.int32), rng_key)
+            batch = sample(buffer_state, np.int32(position + offset), rng_key)
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             state = new_state
@@ -205,7 +206,7 @@ def _compile_chunk[S](
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         kept, donated = _split(plan, jax.tree.leaves(state))
-        kept, donated, metrics = program(kept, donated, buffer_state, jnp.int32(position), rng_key)
+        kept, donated, metrics = program(kept, donated, buffer_state, np.int32(position), rng_key)
         return cast(S, jax.tree.unflatten(treedef, _merge(plan, kept, donated))), metrics
 
     return run

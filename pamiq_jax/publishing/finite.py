@@ -1,0 +1,54 @@
+"""Refuse to publish what is not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from pamiq_jax import trees
+from pamiq_jax.errors import NonFiniteError
+from pamiq_jax.types import Params, PyTree
+
+
+@jax.jit
+def all_finite(tree: PyTree) -> jax.Array:
+    """Return `bool[]`: whether every inexact leaf of a tree holds only finite numbers.
+
+    Example:
+        >>> print(all_finite({"w": jnp.ones(3), "count": jnp.int32(1)}))
+        True
+    """
+    inexact = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in inexact], dtype=jnp.bool_))
+
+
+def check_finite(params: Mapping[str, Params]) -> None:
+    """Raise if parameters hold NaN or infinity; waits until they are computed.
+
+    Called from the training thread, before it publishes.
+
+    Args:
+        params: parameters by model name.
+
+    Raises:
+        NonFiniteError: naming the leaves.
+
+    Example:
+        >>> check_finite({"policy": jnp.array([1.0, jnp.nan])})
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.NonFiniteError: not finite, so not published: ['policy'] (1 of 2 numbers); ...
+    """
+    if all_finite(params):
+        return
+    parts: list[str] = []
+    for name, leaf in zip(trees.leaf_names(params), jax.tree.leaves(params), strict=True):
+        if not all_finite(leaf):
+            bad = int(jnp.sum(~jnp.isfinite(leaf)))
+            parts.append(f"{name} ({bad} of {leaf.size} numbers)")
+    raise NonFiniteError(
+        f"not finite, so not published: {', '.join(parts)}; the last version stays in use. "
+        "Lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the data"
+    )
