@@ -1,0 +1,33 @@
+"""When to train: pure conditions on counters, which say why and compose with `&`, `|` and `~`."""
+
+from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike, Count, Decision, Progress, Truth, Wake
+from pamiq_jax.conditions.clock import every_seconds, time_of_day
+from pamiq_jax.conditions.combine import All, Any, Not
+from pamiq_jax.conditions.constant import always
+from pamiq_jax.conditions.counts import min_new, min_size
+from pamiq_jax.conditions.function import as_condition, when
+from pamiq_jax.conditions.ratio import samples_per_insert
+from pamiq_jax.conditions.satisfiable import check_satisfiable
+
+__all__ = [
+    "All",
+    "Any",
+    "Condition",
+    "ConditionFn",
+    "ConditionLike",
+    "Count",
+    "Decision",
+    "Not",
+    "Progress",
+    "Truth",
+    "Wake",
+    "always",
+    "as_condition",
+    "check_satisfiable",
+    "every_seconds",
+    "min_new",
+    "min_size",
+    "samples_per_insert",
+    "time_of_day",
+    "when",
+]
