@@ -1,0 +1,56 @@
+# Every target brings .venv up to date first; a second run does nothing and needs no network.
+#   make demo ARGS="--seed 3"     or     make demo SEED=3 SECONDS=30 PLAIN=1
+#   make setup PYTHON=/path/to/python3.12
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs notebooks clean demo-environment dev-environment
+MAKEFLAGS += --no-print-directory
+
+# A candidate must run, be new enough and be able to make environments: version managers leave commands that
+# exist but fail, and some distributions ship Python without ensurepip.
+PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
+FOUND_PYTHON := $(shell for candidate in "$(PYTHON)" python3.12 python3.13 python3.14 python3 python; do \
+	"$$candidate" -c '$(PROBE)' >/dev/null 2>&1 && { echo "$$candidate"; break; }; done)
+ifeq ($(FOUND_PYTHON),)
+$(error pamiq_jax needs Python 3.12 or newer with venv, and none was found; install one or name it: make PYTHON=/path/to/python3.12)
+endif
+
+RUN := .venv/bin/python
+DEMO_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PLAIN),--plain) $(ARGS)
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: dev-environment ## make .venv with everything for test, check, docs and notebooks
+
+demo: demo-environment ## an agent learns CartPole while it plays; options in ARGS, SEED, SECONDS, PLAIN
+	@$(RUN) -m pamiq_jax demo cartpole $(DEMO_OPTIONS)
+
+test: dev-environment ## all tests and doctests; options for pytest in ARGS
+	@$(RUN) -m pytest -q $(ARGS)
+
+check: dev-environment ## format, lint, types, import direction
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m basedpyright --project pyproject.toml --pythonpath $(RUN)
+	@$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+bench: dev-environment ## run every benchmarks/bench_*.py
+	@set -e; for file in $(sort $(wildcard benchmarks/bench_*.py)); do echo "$$file"; $(RUN) "$$file" $(ARGS); done
+
+docs: dev-environment ## build the site into site/
+	@$(RUN) -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+notebooks: dev-environment ## execute the notebooks in place
+	@.venv/bin/jupyter-execute --inplace notebooks/*.ipynb
+
+clean: ## remove .venv, the site and every cache; runs/ stays
+	@rm -rf .venv site dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+demo-environment:
+	@scripts/environment "$(FOUND_PYTHON)" demo
+
+dev-environment:
+	@scripts/environment "$(FOUND_PYTHON)" dev
