@@ -1,0 +1,95 @@
+"""The rules of the house that a machine can check."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pamiq_jax"
+PURE_CORE = ("conditions", "data", "lifecycle", "publishing", "trainer")
+MAX_LINES_PER_FILE = 400
+MAX_LINES_OF_PURE_CORE = 2_000
+ROOMS_WITH_TEXT = ("benchmarks", "docs", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
+MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|Users|work|tmp|private)/\w")
+
+IMPORT_QUIETLY = """
+import os, sys, threading
+import jax, flax.struct, optax, numpy  # what these do is not ours
+before = (dict(os.environ), sys.getswitchinterval(), set(threading.enumerate()), set(jax.config.values.items()))
+import pamiq_jax
+after = (dict(os.environ), sys.getswitchinterval(), set(threading.enumerate()), set(jax.config.values.items()))
+names = ("environment variables", "switch interval", "threads", "jax configuration")
+print([name for name, one, other in zip(names, before, after) if one != other])
+"""
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def text_files() -> Iterator[Path]:
+    yield from (path for path in ROOT.iterdir() if path.is_file())
+    for room in ROOMS_WITH_TEXT:
+        yield from (path for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def machine_paths(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return []  # an image
+    return [f"{path.relative_to(ROOT)}:{number}" for number, line in enumerate(lines, 1) if MACHINE_PATH.search(line)]
+
+
+def test_imports_go_only_downwards_and_the_core_is_pure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    exit_code = lint_imports(config_filename="pyproject.toml", no_cache=True)
+    assert exit_code == 0, capsys.readouterr().out
+
+
+def test_files_are_short() -> None:
+    sources = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    assert len(sources) > 1
+    too_long = {str(path.relative_to(ROOT)): line_count(path) for path in sources}
+    assert {name: lines for name, lines in too_long.items() if lines > MAX_LINES_PER_FILE} == {}
+
+
+def test_pure_core_reads_in_an_hour() -> None:
+    lines = {room: sum(map(line_count, (PACKAGE / room).rglob("*.py"))) for room in PURE_CORE}
+    assert all(lines.values()), f"a room of the core is empty: {lines}"
+    assert sum(lines.values()) <= MAX_LINES_OF_PURE_CORE, lines
+
+
+def test_import_changes_nothing_outside_the_package() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_QUIETLY], capture_output=True, text=True, timeout=120, cwd=ROOT, check=True
+    )
+    assert result.stdout.strip() == "[]", f"importing pamiq_jax changed {result.stdout}"
+
+
+def test_types_ship_with_the_package() -> None:
+    assert importlib.resources.files("pamiq_jax").joinpath("py.typed").is_file()
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    assert [place for path in text_files() for place in machine_paths(path)] == []
+
+
+@pytest.mark.parametrize("line", ["see /home" + "/ada/runs", "'/root" + "/x'", "(/Users" + "/ada)", "cd /tmp" + "/x"])
+def test_a_path_of_one_machine_is_recognized(line: str) -> None:
+    assert MACHINE_PATH.search(line)
+
+
+@pytest.mark.parametrize("line", ["https://jax.dev/home/x", "runs/tmp/x", "~/work/x", "python /path/to/python3.12"])
+def test_other_paths_are_allowed(line: str) -> None:
+    assert not MACHINE_PATH.search(line)
