@@ -43,7 +43,7 @@ class _EverySeconds(Condition):
 
     @override
     def explain(self, now: Progress, last: Progress) -> str:
-        passed = int(now.time_ms - last.time_ms) / 1000
+        passed = int(now.time_ms - last.time_ms) // 100 / 10  # rounded down: "5.0 of 5" would look as if it held
         return f"{passed:.1f} of {short_number(self.milliseconds / 1000)} seconds since the last run"
 
     @override
