@@ -1,0 +1,69 @@
+"""Percentiles of a long run in fixed memory, as a value that can be merged."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_LOWEST_SECONDS = 1e-7
+_BINS_PER_DECADE = 50
+_DECADES = 11
+
+
+class LatencyHistogram(NamedTuple):
+    """Counts of durations in logarithmic bins, from 0.1 microseconds to 10,000 seconds.
+
+    A percentile is right within half a bin, that is 2.4 %. Adding returns a new histogram.
+
+    Attributes:
+        counts: `int64[bins]`, read only.
+
+    Example:
+        >>> histogram = LatencyHistogram.empty()
+        >>> for milliseconds in range(1, 101):
+        ...     histogram = histogram.add(milliseconds / 1000)
+        >>> histogram.count, round(histogram.percentile(50), 2), round(histogram.percentile(99), 2)
+        (100, 0.05, 0.1)
+    """
+
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+
+    @staticmethod
+    def empty() -> LatencyHistogram:
+        """Return a histogram of nothing."""
+        return LatencyHistogram(np.zeros(_BINS_PER_DECADE * _DECADES, np.int64))
+
+    @property
+    def count(self) -> int:
+        """How many durations were added."""
+        return int(self.counts.sum())
+
+    def add(self, seconds: float) -> LatencyHistogram:
+        """Return the histogram with one more duration.
+
+        Args:
+            seconds: anything outside the bins counts in the nearest one.
+        """
+        position = math.log10(max(seconds, _LOWEST_SECONDS) / _LOWEST_SECONDS) * _BINS_PER_DECADE
+        counts = self.counts.copy()
+        counts[min(int(position), counts.size - 1)] += 1
+        return LatencyHistogram(counts)
+
+    def merge(self, other: LatencyHistogram) -> LatencyHistogram:
+        """Return the histogram of both together."""
+        return LatencyHistogram(self.counts + other.counts)
+
+    def percentile(self, percent: float) -> float:
+        """Return the duration in seconds that `percent` of all do not exceed; NaN if there are none.
+
+        Args:
+            percent: 0 to 100.
+        """
+        total = self.count
+        if total == 0:
+            return math.nan
+        rank = max(1, math.ceil(total * percent / 100))
+        index = int(np.searchsorted(np.cumsum(self.counts), rank))
+        return float(_LOWEST_SECONDS * 10 ** ((index + 0.5) / _BINS_PER_DECADE))

@@ -1,0 +1,51 @@
+"""Running a system: in lockstep by hand, or live in threads."""
+
+from pamiq_jax.runtime.agent import Agent, PythonAgent
+from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
+from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
+from pamiq_jax.runtime.infer import infer_tick
+from pamiq_jax.runtime.launch import Run, WaitResult, launch
+from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
+from pamiq_jax.runtime.programs import Compiled, Programs
+from pamiq_jax.runtime.rows import MetricRow
+from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainerRun, TrainReport
+from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
+from pamiq_jax.runtime.system import Interaction, Model, Queue, Schedule, System
+from pamiq_jax.runtime.train import train_tick
+
+__all__ = [
+    "ActorState",
+    "Agent",
+    "BufferStatus",
+    "Cells",
+    "Clock",
+    "Compiled",
+    "Environment",
+    "EnvironmentSpec",
+    "InferReport",
+    "InferenceStatus",
+    "Interaction",
+    "LearnerState",
+    "LockstepResult",
+    "MetricRow",
+    "Model",
+    "Programs",
+    "PythonAgent",
+    "Queue",
+    "RealClock",
+    "Run",
+    "Schedule",
+    "Status",
+    "System",
+    "TrainReport",
+    "TrainerRun",
+    "TrainerStatus",
+    "VirtualClock",
+    "WaitResult",
+    "compile_system",
+    "infer_tick",
+    "launch",
+    "run_lockstep",
+    "train_tick",
+]

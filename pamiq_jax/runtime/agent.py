@@ -1,0 +1,81 @@
+"""Who acts: a pure function, or any Python object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+from pamiq_jax.types import Params, PyTree
+
+
+class ActFn[C](Protocol):
+    """A policy as a pure function; compiled once, ahead of time."""
+
+    def __call__(
+        self, params: Mapping[str, Params], carry: C, observation: PyTree, rng_key: jax.Array, /
+    ) -> tuple[C, PyTree, Mapping[str, Any]]:
+        """Return the next carry, the action, and what else to record.
+
+        Args:
+            params: one snapshot's parameters by model name.
+            carry: what the agent remembers, for example a recurrent state; `()` for nothing.
+            observation: what the environment observed.
+            rng_key: `key[]`, consumed; another one at every tick.
+        """
+        ...
+
+
+class CarryFn[C](Protocol):
+    """Makes the first carry."""
+
+    def __call__(self, rng_key: jax.Array, /) -> C:
+        """Return what the agent remembers before its first tick."""
+        ...
+
+
+def _no_carry(rng_key: jax.Array, /) -> Any:
+    return ()
+
+
+class Agent[C](NamedTuple):
+    """An agent as pure functions.
+
+    Attributes:
+        act: `(params, carry, observation, rng_key) -> (carry, action, extras)`; extras is a dict whose
+            entries are recorded beside observation and action.
+        init: `(rng_key) -> carry`; by default `()`.
+
+    Example:
+        >>> agent = Agent(lambda params, carry, observation, rng_key: (carry, observation @ params["policy"], {}))
+        >>> agent.init(jax.random.key(0))
+        ()
+    """
+
+    act: ActFn[C]
+    init: CarryFn[C] = _no_carry
+
+
+@runtime_checkable
+class PythonAgent(Protocol):
+    """An agent that is a Python object with a memory of its own. Called from the inference thread.
+
+    Attributes:
+        extras: example of the dict that `act` returns beside the action; `{}` for nothing.
+    """
+
+    extras: Mapping[str, Any]
+
+    def reset(self, seed: int) -> None:
+        """Forget everything; with equal seeds it then acts equally."""
+        ...
+
+    def act(self, params: Mapping[str, Params], observation: PyTree) -> tuple[PyTree, Mapping[str, Any]]:
+        """Return the action and what else to record.
+
+        Args:
+            params: one snapshot's parameters by model name; read only.
+            observation: what the environment observed.
+        """
+        ...

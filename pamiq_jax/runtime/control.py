@@ -1,0 +1,246 @@
+"""The mutable cell that the threads and their owner meet at: the system's phase and who has acknowledged it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from pamiq_jax.errors import PauseTimeoutError, WorkerError
+from pamiq_jax.lifecycle import SystemEvent, SystemPhase, transition
+from pamiq_jax.runtime.clock import Clock
+
+ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
+ENDED = frozenset({SystemPhase.STOPPED, SystemPhase.FAILED})
+
+
+class Control:
+    """The phase of a launched system. Workers sleep here; nobody polls.
+
+    A pause or a resume is a request with a number, its epoch. A worker acknowledges an epoch between two
+    ticks, after its hook has returned; the request is done when every living worker has acknowledged
+    that very epoch. So an old acknowledgement can never answer a new request.
+
+    Args:
+        clock: stands still while the system is paused.
+        workers: the names of the threads that have to acknowledge.
+
+    Example:
+        >>> from pamiq_jax.runtime.clock import RealClock
+        >>> control = Control(RealClock(), workers=())
+        >>> control.send(SystemEvent.COMPILE), control.phase
+        (True, <SystemPhase.COMPILING: 'compiling'>)
+    """
+
+    def __init__(self, clock: Clock, workers: tuple[str, ...]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # for the owner
+        self._sleepers = {worker: threading.Condition(self._lock) for worker in workers}
+        self._phase = SystemPhase.NEW
+        self._epoch = 0
+        self._acknowledged = dict.fromkeys(workers, 0)
+        self._is_paused = dict.fromkeys(workers, False)
+        self._nudged: set[str] = set()
+        self._errors: list[WorkerError] = []
+        self._raised = 0
+        self.wakeups: Counter[str] = Counter()
+
+    @property
+    def phase(self) -> SystemPhase:
+        """The system's phase now. Called from any thread."""
+        return self._phase
+
+    @property
+    def errors(self) -> tuple[WorkerError, ...]:
+        """All that went wrong in the workers so far. Called from any thread."""
+        return tuple(self._errors)
+
+    def send(self, event: SystemEvent) -> bool:
+        """Make a transition, and wake whom it concerns; return False if the system is ending already.
+
+        Raises:
+            InvalidTransitionError: the event is not possible in the present phase.
+        """
+        with self._lock:
+            if self._phase in ENDING and event not in (SystemEvent.ALL_STOPPED, SystemEvent.FAIL):
+                return False
+            self._move(event)
+            return True
+
+    def _move(self, event: SystemEvent) -> None:
+        self._phase = transition(self._phase, event)
+        if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
+            self._epoch += 1
+        if event is SystemEvent.ALL_PAUSED:
+            self._clock.pause()
+        if event is SystemEvent.RESUME:
+            self._clock.resume()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        for sleeper in self._sleepers.values():
+            sleeper.notify_all()
+
+    # What the workers call.
+
+    def checkpoint(
+        self, worker: str, on_paused: Callable[[], None] | None = None, on_resumed: Callable[[], None] | None = None
+    ) -> bool:
+        """Return True to go on with the next tick, False to end. Sleeps while the system is paused.
+
+        Args:
+            worker: the calling thread's name.
+            on_paused: called when this worker stops for a pause, before that is acknowledged.
+            on_resumed: called when it is to go on, before that is acknowledged.
+        """
+        while True:
+            with self._lock:
+                phase, epoch = self._phase, self._epoch
+                if phase is SystemPhase.RUNNING:
+                    return True
+                if phase in ENDING:
+                    return False
+                if self._acknowledged[worker] == epoch:
+                    if phase is SystemPhase.RESUMING:
+                        return True
+                    self._sleep(worker, None)
+                    continue
+            should_pause = phase is SystemPhase.PAUSING
+            if should_pause != self._is_paused[worker]:
+                hook = on_paused if should_pause else on_resumed
+                if hook is not None:
+                    hook()
+                self._is_paused[worker] = should_pause
+            self._acknowledge(worker, epoch)
+
+    def _acknowledge(self, worker: str, epoch: int) -> None:
+        with self._lock:
+            self._acknowledged[worker] = epoch
+            self._complete()
+
+    def _complete(self) -> None:
+        """Finish a request that every living worker has acknowledged, and a stop when none lives."""
+        if all(epoch == self._epoch for epoch in self._acknowledged.values()):
+            if self._phase is SystemPhase.PAUSING:
+                self._move(SystemEvent.ALL_PAUSED)
+            elif self._phase is SystemPhase.RESUMING:
+                self._move(SystemEvent.ALL_RESUMED)
+        if self._phase is SystemPhase.STOPPING and not self._acknowledged:
+            self._move(SystemEvent.ALL_STOPPED)
+
+    def sleep(self, worker: str, seconds: float | None) -> None:
+        """Return when a nudge or a command came, or the time is over.
+
+        Args:
+            worker: the calling thread's name.
+            seconds: at most so long; None waits for a nudge or a command only.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._lock:
+            while worker not in self._nudged and self._phase in (SystemPhase.RUNNING, SystemPhase.RESUMING):
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    break
+                self._sleep(worker, remaining)
+            self._nudged.discard(worker)
+
+    def _sleep(self, worker: str, seconds: float | None) -> None:
+        self._sleepers[worker].wait(seconds)
+        self.wakeups[worker] += 1
+
+    def nudge(self, worker: str) -> None:
+        """Wake a worker, or let its next sleep end at once. Called from any thread."""
+        with self._lock:
+            self._nudged.add(worker)
+            if worker in self._sleepers:
+                self._sleepers[worker].notify_all()
+
+    def report_error(self, error: WorkerError) -> None:
+        """Keep an error for whoever waits for the system. The system goes on. Called from the workers."""
+        with self._lock:
+            self._errors.append(error)
+            self._changed.notify_all()
+
+    def leave(self, worker: str, *, is_fatal: bool = False) -> None:
+        """Say that a worker's thread ends; from now on nobody waits for it.
+
+        Args:
+            worker: the calling thread's name.
+            is_fatal: whether the system fails with it.
+        """
+        with self._lock:
+            self._acknowledged.pop(worker, None)
+            if is_fatal and self._phase not in ENDED:
+                self._move(SystemEvent.FAIL)
+            self._complete()
+            self._changed.notify_all()
+
+    # What the owner calls.
+
+    def request(self, event: SystemEvent, target: SystemPhase, timeout: float) -> None:
+        """Send PAUSE or RESUME and wait until all workers have acknowledged it.
+
+        Args:
+            event: `PAUSE` or `RESUME`.
+            target: `PAUSED` or `RUNNING`; nothing is sent if it is the phase already.
+            timeout: seconds.
+
+        Raises:
+            InvalidTransitionError: not possible in the present phase.
+            PauseTimeoutError: naming the workers that did not acknowledge.
+        """
+        with self._lock:
+            if self._phase is target:
+                return
+            pending = {SystemEvent.PAUSE: SystemPhase.PAUSING, SystemEvent.RESUME: SystemPhase.RESUMING}[event]
+            if self._phase is not pending:
+                self._move(event)
+                self._complete()
+            epoch = self._epoch
+            done = self._changed.wait_for(lambda: self._phase is not pending or self._epoch != epoch, timeout)
+            if not done:
+                late = [worker for worker, acknowledged in self._acknowledged.items() if acknowledged != epoch]
+                raise PauseTimeoutError(
+                    f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds; it is in a tick that takes "
+                    "longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
+                )
+
+    def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
+        """Sleep until `until()` holds or an error is new; return whether `until()` holds.
+
+        Args:
+            seconds: at most so long; None for no limit.
+            until: asked whenever something has changed.
+
+        Raises:
+            WorkerError: the oldest error that has not been raised yet, with its cause.
+        """
+        with self._lock:
+            self._changed.wait_for(lambda: until() or self._raised < len(self._errors), seconds)
+            if self._raised < len(self._errors):
+                error = self._errors[self._raised]
+                self._raised += 1
+                raise error from error.__cause__
+            return until()
+
+
+def worker_error(worker: str, cause: BaseException) -> WorkerError:
+    """Return a `WorkerError` whose `__cause__` is set, without raising it.
+
+    Args:
+        worker: the name of the thread or trainer.
+        cause: what ended it.
+
+    Example:
+        >>> worker_error("trainer 'vae'", ValueError("bad")).__cause__
+        ValueError('bad')
+    """
+    error = WorkerError(worker, cause)
+    error.__cause__ = cause
+    return error
+
+

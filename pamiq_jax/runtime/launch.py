@@ -1,0 +1,327 @@
+"""A system for real: a thread that acts, a thread that learns, and a handle to both."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.lifecycle import SystemEvent, SystemPhase
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.clock import RealClock
+from pamiq_jax.runtime.control import ENDED, ENDING, Control, worker_error
+from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
+from pamiq_jax.runtime.rows import MetricRows, OnMetrics, floats
+from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
+from pamiq_jax.runtime.status import BufferStatus, Status, TrainerStatus
+from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.workers import INFERENCE, TRAINING, Workers
+from pamiq_jax.types import PyTree
+
+
+class WaitResult(StrEnum):
+    """Why `Run.wait` came back."""
+
+    TIMEOUT = "timeout"
+    """The time is over; the system goes on."""
+    ENDED = "ended"
+    """The system was stopped."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
+
+
+def launch(
+    system: System,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    on_metrics: OnMetrics | None = None,
+    on_interaction: Callable[[InferReport], Any] | None = None,
+) -> Run:
+    """Start a system in threads of its own and return a handle at once.
+
+    Compiling begins in the background; the agent starts to act when all is compiled.
+
+    Args:
+        system: what to run.
+        directory: where `metrics.jsonl` is written; it belongs to this run until it stops. None writes nothing.
+        seed: of all keys, and of the environment.
+        strict: make a compile after READY an error, and have each chunk prove that it deletes no published array.
+        on_metrics: called with each chunk's metrics, on the metrics thread.
+        on_interaction: called after each inference tick, on the inference thread; keep it short.
+
+    Raises:
+        DirectoryInUseError: another system runs there.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, pamiq_jax as pj
+        >>> trainer = pj.gradient_trainer(lambda params, x, key: (jnp.mean((params["m"] - x) ** 2), {}), optax.sgd(0.1))
+        >>> system = pj.System(
+        ...     models={"m": pj.Model(jnp.zeros(()))},
+        ...     buffers={"x": pj.ring_buffer(100, example=0.0)},
+        ...     trainers={"t": pj.Schedule(trainer, data="x", batch_size=4, when=pj.min_new(2))},
+        ... )
+        >>> with pj.launch(system) as run:
+        ...     kept = [run.collect("x", value) for value in (1.0, 3.0)]
+        ...     version = run.wait_for_version(1, timeout=60).version
+        >>> version, run.status.phase
+        (1, <SystemPhase.STOPPED: 'stopped'>)
+    """
+    lock = None if directory is None else DirectoryLock(directory)
+    return Run(system, lock, seed, strict, on_metrics, on_interaction)
+
+
+class Run:
+    """A launched system. Use it as a context manager, or call `stop` in the end.
+
+    All methods may be called from any thread but the system's own.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        lock: DirectoryLock | None,
+        seed: int,
+        strict: bool,
+        on_metrics: OnMetrics | None,
+        on_interaction: Callable[[InferReport], Any] | None,
+    ) -> None:
+        self.system = system
+        self._lock = lock
+        clock = RealClock()
+        names = (TRAINING,) if system.interaction is None else (TRAINING, INFERENCE)
+        self._control = Control(clock, names)
+        path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
+        self._rows = MetricRows(path, on_metrics, self._metrics_failed)
+        self._workers = Workers(
+            system,
+            seed=seed,
+            strict=strict,
+            clock=clock,
+            control=self._control,
+            rows=self._rows,
+            on_interaction=on_interaction,
+        )
+        targets = {TRAINING: self._workers.train, INFERENCE: self._workers.infer}
+        self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
+        self._has_stopped = False
+        SwitchInterval.shorten()
+        # Threads that call JAX while the interpreter goes down can crash it.
+        atexit.register(self.stop)
+        for thread in self._threads:
+            thread.start()
+
+    def _metrics_failed(self, error: Exception) -> None:
+        self._control.report_error(worker_error("pamiq-metrics", error))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        if error is None:
+            self._control.wait(0, lambda: True)  # raises what nobody has been told yet
+
+    # Waiting.
+
+    def wait(self, seconds: float | None = None) -> WaitResult:
+        """Sleep until the system ends, a worker fails, the time is over, or the user interrupts.
+
+        Args:
+            seconds: at most so long; None for no limit.
+
+        Raises:
+            WorkerError: a worker failed; its `__cause__` says why. Each failure is raised once.
+                The agent goes on acting when it was a trainer that failed.
+        """
+        try:
+            has_ended = self._control.wait(seconds, lambda: self._control.phase in ENDED)
+        except KeyboardInterrupt:
+            self.stop()
+            return WaitResult.INTERRUPTED
+        return WaitResult.ENDED if has_ended else WaitResult.TIMEOUT
+
+    def wait_until_ready(self, timeout: float = 600.0) -> None:
+        """Sleep until everything is compiled and version 0 is published.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            WorkerError: compiling failed.
+            TimeoutError: it takes longer.
+        """
+        is_ready = self._control.wait(timeout, lambda: self._workers.compiled is not None or self._has_ended)
+        if not is_ready:
+            raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
+
+    def wait_for_version(self, version: int, timeout: float) -> Snapshot:
+        """Sleep until a version or a later one is published, and return the newest snapshot.
+
+        Args:
+            version: the least version to wait for.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: naming the newest version.
+        """
+        return self._cells.store.wait_for(version, timeout)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._control.phase in ENDING
+
+    @property
+    def _cells(self) -> Cells:
+        self.wait_until_ready()
+        if self._workers.cells is None:
+            raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")
+        return self._workers.cells
+
+    # Commands.
+
+    def pause(self, timeout: float = 60.0) -> None:
+        """Stop acting and training; return once both stand still and all hooks have returned.
+
+        A run of a trainer is left where it is, between two chunks, and goes on there.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            PauseTimeoutError: a worker did not answer in time.
+            InvalidTransitionError: the system does not run.
+        """
+        self.wait_until_ready()
+        self._control.request(SystemEvent.PAUSE, SystemPhase.PAUSED, timeout)
+
+    def resume(self, timeout: float = 60.0) -> None:
+        """Go on from where `pause` stopped.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            PauseTimeoutError: a worker did not answer in time.
+            InvalidTransitionError: the system is not paused.
+        """
+        self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """End all threads, and put back what was changed in the process. Doing it twice does no harm.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: a thread is in a tick that does not end.
+        """
+        if self._has_stopped:
+            return
+        self._control.send(SystemEvent.STOP)
+        for thread in self._threads:
+            thread.join(timeout)
+        if late := [thread.name for thread in self._threads if thread.is_alive()]:
+            raise TimeoutError(f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer")
+        self._rows.close(timeout)
+        self._has_stopped = True
+        SwitchInterval.restore()
+        atexit.unregister(self.stop)
+        if self._lock is not None:
+            self._lock.release()
+
+    # Looking, and bringing data.
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest published snapshot. Waits until the system is ready."""
+        return self._cells.store.latest
+
+    @property
+    def learner(self) -> LearnerState:
+        """The training side's state as of its last tick; its arrays last only while it is paused or stopped."""
+        self.wait_until_ready()
+        assert self._workers.learner is not None
+        return self._workers.learner
+
+    def infer(self, model: str, *arguments: Any) -> Any:
+        """Return a model applied with its newest published parameters.
+
+        Args:
+            model: the name of a model with an `apply` function.
+            arguments: passed on behind the parameters.
+
+        Raises:
+            UnknownNameError: there is no such model in the snapshot, or it has no `apply`.
+        """
+        known = {name: spec.apply for name, spec in self.system.models.items() if spec.infer and spec.apply}
+        if model not in known:
+            raise UnknownNameError("model with `apply`", model, known, "run.infer")
+        return known[model](self.snapshot.params[model], *arguments)
+
+    def collect(self, buffer: str, record: PyTree) -> bool:
+        """Bring a record to a buffer, as the inference thread does; return whether it was kept.
+
+        Args:
+            buffer: the buffer's name.
+            record: copied.
+
+        Raises:
+            UnknownNameError: there is no such buffer.
+            RecordMismatchError: it differs from the buffer's example.
+        """
+        cells = self._cells
+        if buffer not in cells.collectors:
+            raise UnknownNameError("buffer", buffer, cells.collectors, "run.collect")
+        return cells.collectors[buffer].collect(record, cells.store.latest.version)
+
+    @property
+    def status(self) -> Status:
+        """What the system is doing, as of now. Never waits."""
+        workers, control = self._workers, self._control
+        cells, learner = workers.cells, workers.learner
+        is_ready = cells is not None and learner is not None and workers.compiled is not None
+        return Status(
+            phase=control.phase,
+            seconds=workers.clock.now() - workers.ready_at if is_ready else 0.0,
+            version=cells.store.latest.version if cells is not None else 0,
+            trainers=_trainer_statuses(workers, learner) if is_ready and learner is not None else {},
+            buffers=_buffer_statuses(self.system, cells, learner) if cells is not None and learner is not None else {},
+            inference=workers.inference,
+            compiles_after_ready=workers.compiles.total,
+            wakeups=dict(control.wakeups),
+            metrics_dropped=self._rows.dropped,
+            errors=tuple(str(error) for error in control.errors),
+        )
+
+
+def _trainer_statuses(workers: Workers, learner: LearnerState) -> dict[str, TrainerStatus]:
+    return {
+        name: TrainerStatus(
+            phase=workers.phases[name],
+            reason=run.reason,
+            runs=run.runs,
+            steps=run.steps,
+            step_in_run=run.chunk * workers.system.trainers[name].chunk,
+            metrics=floats(workers.metrics[name]),
+        )
+        for name, run in learner.trainers.items()
+    }
+
+
+def _buffer_statuses(system: System, cells: Cells, learner: LearnerState) -> dict[str, BufferStatus]:
+    statuses: dict[str, BufferStatus] = {}
+    for name, collector in cells.collectors.items():
+        seen, dropped, pending = collector.counts
+        capacity = system.buffers[name].capacity
+        statuses[name] = BufferStatus(min(learner.buffers[name].inserted, capacity), capacity, seen, dropped, pending)
+    return statuses

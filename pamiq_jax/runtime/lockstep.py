@@ -1,0 +1,124 @@
+"""A system without threads: one tick after the other, on a virtual clock, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pamiq_jax.errors import InvalidValueError, WorkerError
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.clock import VirtualClock
+from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.infer import infer_tick
+from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, TrainReport
+from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.types import Metrics
+
+
+class LockstepResult(NamedTuple):
+    """How a lockstep run ended. All of it is values: keep it, compare it, look into it.
+
+    Attributes:
+        learner: the training side's last state.
+        actor: the inference side's last state.
+        snapshot: the newest snapshot.
+        metrics: `(trainer, metrics)` of each chunk, in order.
+        dropped: records lost on the way to a buffer, by buffer name.
+    """
+
+    learner: LearnerState
+    actor: ActorState
+    snapshot: Snapshot
+    metrics: tuple[tuple[str, Metrics], ...]
+    dropped: dict[str, int]
+
+
+def run_lockstep(
+    system: System,
+    interactions: int,
+    *,
+    seed: int = 0,
+    train_ticks: int = 1,
+    check_donation: bool = False,
+    on_interaction: Callable[[InferReport], Any] | None = None,
+) -> LockstepResult:
+    """Return what a system becomes after a number of interactions, each followed by training ticks.
+
+    With an environment that is deterministic for its seed, two calls give the same result bit for bit.
+
+    Args:
+        system: one with an interaction. Its environment is reset with `seed` first.
+        interactions: inference ticks.
+        seed: of all randomness.
+        train_ticks: training ticks, that is chunks at the most, after each interaction.
+        check_donation: have each chunk prove that it deletes no published array.
+        on_interaction: called after each inference tick with its report.
+
+    Raises:
+        InvalidValueError: the system has no interaction, or a number is out of range.
+        WorkerError: a trainer failed; its `__cause__` says why.
+
+    Example:
+        >>> import numpy as np, optax, jax.numpy as jnp, pamiq_jax as pj
+        >>> class Counting:
+        ...     spec = pj.EnvironmentSpec(np.float32(0), np.float32(0), {})
+        ...     def reset(self, seed): self.count = 0
+        ...     def observe(self): return np.float32(self.count)
+        ...     def affect(self, action): self.count += 1; return {}
+        ...     def close(self): pass
+        >>> def loss_fn(params, batch, rng_key):
+        ...     return jnp.mean((params["mean"] - batch["observation"]) ** 2), {}
+        >>> system = pj.System(
+        ...     models={"mean": pj.Model(jnp.zeros(()))},
+        ...     buffers={"seen": pj.ring_buffer(100)},
+        ...     trainers={"fit": pj.Schedule(pj.gradient_trainer(loss_fn, optax.sgd(0.1)), data="seen", batch_size=8)},
+        ...     interaction=pj.Interaction(
+        ...         pj.Agent(lambda params, carry, observation, key: (carry, params["mean"], {})), Counting()
+        ...     ),
+        ... )
+        >>> first, second = run_lockstep(system, 10), run_lockstep(system, 10)
+        >>> first.snapshot.version, bool(first.snapshot.params["mean"] == second.snapshot.params["mean"])
+        (10, True)
+    """
+    if system.interaction is None:
+        raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
+    if interactions < 0 or train_ticks < 0:
+        raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
+    clock = VirtualClock()
+    compiled = compile_system(system, seed=seed, check_donation=check_donation)
+    programs, learner, actor, cells = compiled.programs, compiled.learner, compiled.actor, compiled.cells()
+    assert actor is not None
+    reset(system, seed)
+    history: list[tuple[str, Metrics]] = []
+    for _ in range(interactions):
+        actor, inferred = infer_tick(programs, actor, cells, clock)
+        if on_interaction is not None:
+            on_interaction(inferred)
+        for _ in range(train_ticks):
+            learner, report = train_tick(programs, learner, cells, clock)
+            _note(report, history)
+        clock.advance(system.interaction.interval_seconds or 0.001)
+    dropped = {name: collector.counts.dropped for name, collector in cells.collectors.items()}
+    return LockstepResult(learner, actor, cells.store.latest, tuple(history), dropped)
+
+
+def reset(system: System, seed: int) -> None:
+    """Start the environment, and an agent that is a Python object, anew.
+
+    Args:
+        system: one with an interaction.
+        seed: for both.
+    """
+    assert system.interaction is not None
+    system.interaction.environment.reset(seed)
+    agent = system.interaction.agent
+    if not isinstance(agent, tuple):
+        agent.reset(seed)
+
+
+def _note(report: TrainReport, history: list[tuple[str, Metrics]]) -> None:
+    if report.error is not None:
+        raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
+    if report.trainer is not None:
+        history.append((report.trainer, report.metrics))

@@ -1,0 +1,124 @@
+"""Metrics on their way from the training thread to a file, or to whoever looks at them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from pamiq_jax.types import Metrics
+
+
+class MetricRow(NamedTuple):
+    """The metrics of one chunk.
+
+    Attributes:
+        trainer: whose.
+        seconds: on the system's clock, at the end of the chunk.
+        step: the trainer's steps so far.
+        version: the version that was published after it; None within a run.
+        metrics: means over the chunk.
+    """
+
+    trainer: str
+    seconds: float
+    step: int
+    version: int | None
+    metrics: Mapping[str, float]
+
+
+type OnMetrics = Callable[[MetricRow], Any]
+"""Called with each row, on the metrics thread."""
+
+
+class MetricRows:
+    """Writes metrics on a thread of its own, so that training waits for no file.
+
+    Rows wait in a bounded queue; when it is full the oldest is dropped and counted.
+
+    Args:
+        path: of a JSON lines file to append to; None writes none.
+        on_metrics: called with each row.
+        on_error: called with an exception of writing or of `on_metrics`; it ends the thread.
+        capacity: rows that may wait.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        on_metrics: OnMetrics | None,
+        on_error: Callable[[Exception], None],
+        *,
+        capacity: int = 4096,
+    ) -> None:
+        self._path, self._on_metrics, self._on_error = path, on_metrics, on_error
+        self._waiting: deque[tuple[MetricRow, Metrics]] = deque(maxlen=capacity)
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._work, name="pamiq-metrics", daemon=True)
+        self._thread.start()
+
+    def put(self, row: MetricRow, metrics: Metrics) -> None:
+        """Hand over a row whose metrics are arrays yet. Called from the training thread; never waits."""
+        with self._changed:
+            if len(self._waiting) == self._waiting.maxlen:
+                self.dropped += 1
+            self._waiting.append((row, metrics))
+            self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Write what is waiting and end the thread.
+
+        Args:
+            timeout: seconds.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        try:
+            if self._path is None:
+                self._pass_on(None)
+            else:
+                with self._path.open("a") as file:
+                    self._pass_on(lambda row: file.write(_json_line(row)))
+        except Exception as error:  # logging must stop nobody: it is reported, and rows are dropped from here
+            self._on_error(error)
+
+    def _pass_on(self, write: Callable[[MetricRow], Any] | None) -> None:
+        while (item := self._next()) is not None:
+            row, metrics = item
+            row = row._replace(metrics=floats(metrics))
+            for receive in (write, self._on_metrics):
+                if receive is not None:
+                    receive(row)
+
+    def _next(self) -> tuple[MetricRow, Metrics] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return self._waiting.popleft() if self._waiting else None
+
+
+def floats(metrics: Metrics) -> dict[str, float]:
+    """Return metrics as Python floats; waits for the arrays.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> floats({"loss": jnp.float32(0.5)})
+        {'loss': 0.5}
+    """
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+def _json_line(row: MetricRow) -> str:
+    # Numbers that JSON does not have would make the file unreadable.
+    finite = {name: value if value - value == 0 else None for name, value in row.metrics.items()}
+    return json.dumps({**row._asdict(), "metrics": finite}) + "\n"

@@ -1,0 +1,150 @@
+"""What the ticks carry from one to the next, all of it immutable, and the cells between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from pamiq_jax.conditions import Progress, Wake
+from pamiq_jax.data import Collector
+from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
+from pamiq_jax.publishing import SnapshotStore
+from pamiq_jax.types import Metrics, PyTree
+
+
+class BufferRun(NamedTuple):
+    """A buffer in a system.
+
+    Attributes:
+        state: the buffer's own state, on its device; donated whenever records are added.
+        inserted: records added so far.
+    """
+
+    state: PyTree
+    inserted: int = 0
+
+
+class TrainerRun(NamedTuple):
+    """A trainer in a system: where it is in its lifecycle, and what its condition counts from.
+
+    Attributes:
+        state: the `TrainerState`; what the donation plan says is donated by the next chunk.
+        data_key: `key[]` of the trainer, from which each run's data key is folded.
+        run_key: `key[]` of the run under way.
+        phase: of the lifecycle.
+        runs: runs that have been started.
+        chunk: chunks done of the run under way.
+        steps: steps done in all.
+        sampled: records drawn in all.
+        last: the progress when the last run started.
+        reason: why it runs, or what it waits for.
+    """
+
+    state: Any
+    data_key: jax.Array
+    run_key: jax.Array
+    phase: TrainerPhase = TrainerPhase.WAITING
+    runs: int = 0
+    chunk: int = 0
+    steps: int = 0
+    sampled: int = 0
+    last: Progress = Progress()
+    reason: str = "not asked yet"
+
+
+class LearnerState(NamedTuple):
+    """All that the training thread carries from tick to tick.
+
+    Attributes:
+        trainers: by name.
+        buffers: by name.
+        running: the trainer whose run is under way, if any.
+        turn: which trainer is asked first next time.
+    """
+
+    trainers: Mapping[str, TrainerRun]
+    buffers: Mapping[str, BufferRun]
+    running: str | None = None
+    turn: int = 0
+
+    def with_trainer(self, name: str, run: TrainerRun) -> LearnerState:
+        """Return this with one trainer replaced."""
+        return self._replace(trainers={**self.trainers, name: run})
+
+    def with_buffer(self, name: str, run: BufferRun) -> LearnerState:
+        """Return this with one buffer replaced."""
+        return self._replace(buffers={**self.buffers, name: run})
+
+
+class ActorState(NamedTuple):
+    """All that the inference thread carries from tick to tick.
+
+    Attributes:
+        carry: the agent's memory.
+        rng_key: `key[]`, never consumed: a tick uses `fold_in(rng_key, tick)`.
+        tick: ticks done so far.
+    """
+
+    carry: PyTree
+    rng_key: jax.Array
+    tick: int = 0
+
+
+class Cells(NamedTuple):
+    """The mutable cells that the two ticks meet at.
+
+    Attributes:
+        store: the newest snapshot.
+        collectors: records on their way, by buffer name.
+    """
+
+    store: SnapshotStore
+    collectors: Mapping[str, Collector[Any]]
+
+
+class InferReport(NamedTuple):
+    """What one inference tick did.
+
+    Attributes:
+        version: of the snapshot that was used.
+        latency_seconds: from the observation to the action.
+        staleness_seconds: how long ago the snapshot was published.
+        feedback: what the environment returned.
+        extras: what the agent returned beside the action.
+    """
+
+    version: int
+    latency_seconds: float
+    staleness_seconds: float
+    feedback: Mapping[str, Any]
+    extras: Mapping[str, Any]
+
+
+class TrainReport(NamedTuple):
+    """What one training tick did.
+
+    Attributes:
+        trainer: which trainer worked; None if all wait.
+        metrics: the mean of each metric over the chunk, as arrays `[]`.
+        version: the version that was published, if the run ended.
+        seconds: how long the chunk took, publishing included.
+        error: what ended the trainer, if anything did.
+        wake: what must happen before it makes sense to ask again, if all wait.
+    """
+
+    trainer: str | None = None
+    metrics: Metrics = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes to it)
+    version: int | None = None
+    seconds: float = 0.0
+    error: Exception | None = None
+    wake: Wake = Wake()
+
+
+type Observe = Callable[[str, TrainerPhase, TrainerEvent, TrainerPhase], None]
+"""Told of each transition of a trainer: `(trainer, phase before, event, phase after)`."""
+
+
+def ignore(trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
+    """Observe nothing."""
