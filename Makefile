@@ -39,7 +39,7 @@ bench: dev-environment ## run every benchmarks/bench_*.py
 	@set -e; for file in $(sort $(wildcard benchmarks/bench_*.py)); do echo "$$file"; $(RUN) "$$file" $(ARGS); done
 
 docs: dev-environment ## build the site into site/
-	@$(RUN) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 notebooks: dev-environment ## execute the notebooks in place
