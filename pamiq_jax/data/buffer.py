@@ -14,70 +14,70 @@ type Placement = Literal["device", "host"]
 
 
 class InitFn[S, X](Protocol):
-    """Return an empty buffer for records like the example."""
+    """Return an empty buffer for records like the example.
+
+    Args:
+        example: one record, without a batch axis; only its structure, shapes and dtypes matter.
+
+    Raises:
+        RecordMismatchError: a leaf cannot be stored as a numeric array.
+    """
 
     def __call__(self, example: X, /) -> S:
-        """Return the empty state.
-
-        Args:
-            example: one record, without a batch axis; only its structure, shapes and dtypes matter.
-
-        Raises:
-            RecordMismatchError: a leaf cannot be stored as a numeric array.
-        """
+        """Return the empty state."""
         ...
 
 
 class AddFn[S, X](Protocol):
-    """Return the state with a chunk's first `count` records added."""
+    """Return the state with a chunk's first `count` records added.
+
+    Args:
+        state: donate it when jitting, so that the storage is updated in place.
+        records: leaves `[chunk, ...]`; the length is fixed, so adding compiles once.
+        count: int32 `[]`; rows from `count` on are padding.
+
+    Raises:
+        RecordMismatchError: another structure, shape or dtype than the example, found when traced.
+        InvalidValueError: the chunk is longer than the capacity, found when traced.
+    """
 
     def __call__(self, state: S, records: X, count: jax.typing.ArrayLike, /) -> S:
-        """Return the new state.
-
-        Args:
-            state: donate it when jitting, so that the storage is updated in place.
-            records: leaves `[chunk, ...]`; the length is fixed, so adding compiles once.
-            count: int32 `[]`; rows from `count` on are padding.
-
-        Raises:
-            RecordMismatchError: the records differ from the example in structure, shape or dtype (when traced).
-            InvalidValueError: the chunk is longer than the capacity (when traced).
-        """
+        """Return the new state."""
         ...
 
 
 class SampleFn[S, R](Protocol):
-    """Return batch number `position` of a run."""
+    """Return batch number `position` of a run, leaves `[batch_size, ...]`.
+
+    Nothing is remembered between batches: the same arguments give the same batch, so that trainers
+    can share a buffer and a resumed run repeats its batches.
+
+    Args:
+        state: only read. With fewer than `required(batch_size)` records the batch is defined but not
+            meaningful; an empty ring gives zeros.
+        batch_size: static.
+        position: int32 `[]`, the number of the batch within the run.
+        rng_key: the run's key `[]`, the same for all of its batches.
+    """
 
     def __call__(self, state: S, batch_size: int, position: jax.typing.ArrayLike, rng_key: jax.Array, /) -> R:
-        """Return a batch with leaves `[batch_size, ...]`.
-
-        Nothing is remembered between batches: the same arguments give the same batch, so that trainers
-        can share a buffer and a resumed run repeats its batches.
-
-        Args:
-            state: only read.
-            batch_size: static; of a buffer with fewer than `required(batch_size)` records the batch is
-                defined but not meaningful (an empty ring gives zeros).
-            position: int32 `[]`, the number of the batch within the run.
-            rng_key: the run's key `[]`, the same for all of its batches.
-        """
+        """Return the batch."""
         ...
 
 
 class SizeFn[S](Protocol):
-    """Return how many records are stored."""
+    """Return how many records are stored, int32 `[]`."""
 
     def __call__(self, state: S, /) -> jax.Array:
-        """Return the number of stored records, int32 `[]`."""
+        """Return the number of records."""
         ...
 
 
 class RequiredFn(Protocol):
-    """Return the least size that can be sampled."""
+    """Return how many records must be stored before a batch of `batch_size` makes sense."""
 
     def __call__(self, batch_size: int, /) -> int:
-        """Return how many records must be stored before a batch of `batch_size` makes sense."""
+        """Return the least size."""
         ...
 
 
@@ -118,8 +118,8 @@ def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:
     """Return the bytes that the buffer's state takes for records like the example, without making it.
 
     Example:
-        >>> from pamiq_jax.data import ring_buffer
         >>> import numpy as np
+        >>> from pamiq_jax.data import ring_buffer
         >>> buffer_bytes(ring_buffer(capacity=1000), {"image": np.zeros((64, 64), np.uint8)})
         4096008
     """

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import flax.struct
 import jax
 import numpy as np
 
 from pamiq_jax.data.record import Record
 
 
-class Chunk[X](NamedTuple):
+class Chunk[X](flax.struct.PyTreeNode):
     """Records in a block of fixed length, so that adding them to a buffer compiles once.
 
     Attributes:
@@ -26,7 +25,10 @@ class Chunk[X](NamedTuple):
     count: jax.typing.ArrayLike
 
 
-def to_device[X](chunk: Chunk[X], device: jax.Device | None = None) -> Chunk[X]:
+def to_device[X](
+    chunk: Chunk[X],
+    device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jax exports the class as a variable
+) -> Chunk[X]:
     """Return the chunk with JAX arrays as leaves, ready for `buffer.add`.
 
     Called from: training thread.

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax.errors import RecordMismatchError
@@ -42,7 +43,7 @@ class LeafRule:
     def of(cls, name: str, spec: jax.ShapeDtypeStruct) -> Self:
         """Return the rule for a leaf of this path and spec."""
         wide = (dtype for dtype in _WIDE_DTYPES if jax.dtypes.canonicalize_dtype(dtype) == spec.dtype)
-        scalar_type = next(scalar for kind, scalar in _SCALAR_TYPES if jax.dtypes.issubdtype(spec.dtype, kind))
+        scalar_type = next(scalar for kind, scalar in _SCALAR_TYPES if jnp.issubdtype(spec.dtype, kind))
         return cls(name, spec.shape, np.dtype(spec.dtype), frozenset((spec.dtype, *wide)), scalar_type)
 
     def accepts(self, leaf: Any) -> bool:
@@ -62,7 +63,7 @@ class LeafRule:
             try:
                 return np.asarray(leaf, self.dtype)
             except OverflowError as error:
-                raise self._mismatch(repr(leaf)) from error
+                raise self._mismatch(_describe(leaf)) from error
         raise self._mismatch(_describe(leaf))
 
     def _mismatch(self, actual: str) -> RecordMismatchError:
@@ -71,9 +72,6 @@ class LeafRule:
 
 
 def _describe(leaf: Any) -> str:
-    if isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic):
-        return f"the Python {type(leaf).__name__} {leaf!r}"
-    try:
+    if isinstance(leaf, np.ndarray | np.generic | jax.Array):
         return describe_leaf(leaf)
-    except (TypeError, ValueError):
-        return f"a {type(leaf).__name__}"
+    return f"the Python {type(leaf).__name__} {leaf!r:.60}"

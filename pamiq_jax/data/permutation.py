@@ -22,7 +22,7 @@ def permuted_index(rng_key: jax.Array, index: jax.typing.ArrayLike, size: jax.ty
 
     Args:
         rng_key: a key `[]`, consumed; it chooses the permutation.
-        index: integer `[]`, from 0 to `size - 1`.
+        index: integer `[]`, from 0 to `size - 1`; a larger one counts as the last.
         size: integer `[]`, from 1 to `2**31 - 1`; may be traced. 0 counts as 1.
 
     Example:
@@ -30,14 +30,15 @@ def permuted_index(rng_key: jax.Array, index: jax.typing.ArrayLike, size: jax.ty
         >>> sorted(order)
         [0, 1, 2, 3, 4]
     """
-    size = jnp.maximum(jnp.asarray(size).astype(jnp.uint32), 1)  # a walk below 0 would never end
+    # From outside the range a walk may never come back to it, so neither bound is left to the caller.
+    size = jnp.maximum(jnp.asarray(size).astype(jnp.uint32), 1)
+    inside = jnp.minimum(jnp.asarray(index).astype(jnp.uint32), size - 1)
     half_bits = _half_bits(size)
     round_keys = jax.random.bits(rng_key, (_ROUNDS,), jnp.uint32)
-    first = _feistel(jnp.asarray(index).astype(jnp.uint32), half_bits, round_keys)
     value = lax.while_loop(
         lambda value: value >= size,
         lambda value: _feistel(value, half_bits, round_keys),
-        first,
+        _feistel(inside, half_bits, round_keys),
     )
     return value.astype(jnp.int32)
 

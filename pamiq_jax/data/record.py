@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax.errors import RecordMismatchError
@@ -48,13 +49,11 @@ def record_spec(example: PyTree) -> PyTree:
 
 
 def _leaf_spec(name: str, leaf: object) -> jax.ShapeDtypeStruct:
-    try:
-        spec = spec_of(leaf)
-    except (TypeError, ValueError) as error:
-        kind = type(leaf).__name__
-        raise RecordMismatchError(f"leaf {name} is a {kind}, expected a number or a numeric array") from error
-    if jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key):
+    spec = spec_of(leaf)
+    if jnp.issubdtype(spec.dtype, jax.dtypes.prng_key):
         raise RecordMismatchError(
             f"leaf {name} is a typed PRNG key ({spec.dtype}), which cannot be recorded; record jax.random.key_data(key)"
         )
-    return jax.ShapeDtypeStruct(spec.shape, np.dtype(spec.dtype))
+    if not (jnp.issubdtype(spec.dtype, np.number) or spec.dtype == np.bool_):
+        raise RecordMismatchError(f"leaf {name} is a {type(leaf).__name__}, expected a number or a numeric array")
+    return spec
