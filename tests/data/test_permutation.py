@@ -1,0 +1,60 @@
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pamiq_jax.data import permuted_index
+
+
+@jax.jit
+def order_of_1000(rng_key: jax.Array, size: jax.Array) -> jax.Array:
+    return jax.vmap(permuted_index, (None, 0, None))(rng_key, jnp.arange(1000), size)
+
+
+def order(seed: int, size: int) -> list[int]:
+    return order_of_1000(jax.random.key(seed), jnp.int32(size))[:size].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 255, 257, 999, 1000])
+def test_is_a_bijection_of_the_range(size: int) -> None:
+    for seed in range(3):
+        assert sorted(order(seed, size)) == list(range(size))
+
+
+def test_different_keys_give_different_orders() -> None:
+    assert len({tuple(order(seed, 100)) for seed in range(20)}) == 20
+
+
+def test_no_element_stays_where_it_was_more_often_than_by_chance() -> None:
+    fixed = [np.mean(np.array(order(seed, 1000)) == np.arange(1000)) * 1000 for seed in range(30)]
+    assert np.mean(fixed) < 2.0  # one is expected
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_all_orders_of_a_few_elements_are_about_equally_likely(size: int) -> None:
+    keys = jax.random.split(jax.random.key(1), 4800)
+    along = jax.vmap(permuted_index, (None, 0, None))
+    orders = jax.jit(jax.vmap(along, (0, None, None)))(keys, jnp.arange(size), size).tolist()
+    counts = [orders.count(list(wanted)) for wanted in permutations(range(size))]
+    expected = 4800 / len(counts)
+    chi_square = sum((count - expected) ** 2 / expected for count in counts)
+    assert chi_square < 50  # 23 degrees of freedom at most: p = 0.001 at 49.7
+
+
+def test_the_largest_size_stays_inside_the_range() -> None:
+    size = 2**31 - 1
+    elements = jax.vmap(permuted_index, (None, 0, None))(jax.random.key(0), size - 1 - jnp.arange(64), size)
+    assert elements.dtype == jnp.int32
+    assert jnp.all(elements >= 0)
+    assert len(set(elements.tolist())) == 64
+
+
+def test_an_index_outside_the_range_counts_as_the_last() -> None:
+    last = permuted_index(jax.random.key(0), 4, 5)
+    assert permuted_index(jax.random.key(0), 900, 5) == last
+
+
+def test_an_empty_range_counts_as_one_element() -> None:
+    assert int(permuted_index(jax.random.key(0), 0, 0)) == 0
