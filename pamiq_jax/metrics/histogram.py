@@ -24,7 +24,7 @@ class LatencyHistogram(NamedTuple):
         >>> histogram = LatencyHistogram.empty()
         >>> for milliseconds in range(1, 101):
         ...     histogram = histogram.add(milliseconds / 1000)
-        >>> histogram.count, round(histogram.percentile(50), 2), round(histogram.percentile(99), 2)
+        >>> histogram.total, round(histogram.percentile(50), 2), round(histogram.percentile(99), 2)
         (100, 0.05, 0.1)
     """
 
@@ -36,7 +36,7 @@ class LatencyHistogram(NamedTuple):
         return LatencyHistogram(np.zeros(_BINS_PER_DECADE * _DECADES, np.int64))
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many durations were added."""
         return int(self.counts.sum())
 
@@ -61,7 +61,7 @@ class LatencyHistogram(NamedTuple):
         Args:
             percent: 0 to 100.
         """
-        total = self.count
+        total = self.total
         if total == 0:
             return math.nan
         rank = max(1, math.ceil(total * percent / 100))

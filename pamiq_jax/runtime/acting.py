@@ -34,14 +34,16 @@ class ActFn(Protocol):
 
 
 class Acting(NamedTuple):
-    """An agent made ready.
+    """An agent made ready, and the interaction it belongs to.
 
     Attributes:
+        interaction: agent and environment.
         copy: returns an observation as numpy arrays of its own. Environments write into the array
             they returned, and a JAX computation or a record may still need it then.
         act: the agent.
     """
 
+    interaction: Interaction
     copy: Callable[[PyTree], PyTree]
     act: ActFn
 
@@ -79,7 +81,7 @@ def acting_program(
         return jax.tree.map(np.array, observation, dtypes)
 
     parts = {"observation": spec.observation, "action": spec.action, **spec.feedback, **extras}
-    return Acting(copy, act), {name: trees.spec_of(part) for name, part in parts.items()}
+    return Acting(interaction, copy, act), {name: trees.spec_of(part) for name, part in parts.items()}
 
 
 def _compile_agent(

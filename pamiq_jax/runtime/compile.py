@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax import trees
-from pamiq_jax.data import Buffer, Chunk, Record, to_device
+from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import acting_program, first_actor
@@ -120,31 +119,29 @@ def published_params(system: System, trainer: str, published: Any) -> dict[str, 
 def _example(system: System, name: str, record: dict[str, PyTree] | None) -> PyTree:
     example = system.buffers[name].example
     if example is not None:
-        return trees.spec_of(example)
+        return record_spec(example)
     selectors = system.collects()
     if record is None or name not in selectors:
-        raise InvalidValueError(f"buffer {name!r} example", None, "one record", "no interaction feeds it: pass `example=`")
+        raise InvalidValueError(
+            f"buffer {name!r} example", None, "one record", "no interaction feeds it: pass `example=`"
+        )
     # On arrays, as it will be called: a selector may be plain numpy code.
     zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), record)
-    return trees.spec_of(selectors[name](zeros))
+    return record_spec(selectors[name](zeros))
 
 
-def _device(buffer: Buffer[Any, Any, Any]) -> jax.Device:
+def _device(buffer: Buffer[Any, Any, Any]) -> Any:
     return jax.devices("cpu")[0] if buffer.placement == "host" else own(jnp.zeros(())).devices().pop()
 
 
 def _first_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> BufferRun:
-    record = Record(example, jax.ShapeDtypeStruct((), np.int32))
-    return BufferRun(jax.device_put(own(buffer.init(record)), _device(buffer)))
+    return BufferRun(jax.device_put(own(buffer.init(Record(example, np.int32(0)))), _device(buffer)))
 
 
-def _compile_add(
-    system: System, name: str, state: PyTree, example: PyTree
-) -> Callable[[PyTree, Chunk[Any]], PyTree]:
+def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
     buffer, rows = system.buffers[name], system.rows(name)
     device = _device(buffer)
-    record = Record(example, jax.ShapeDtypeStruct((), np.int32))
-    records = jax.tree.map(lambda spec: np.zeros((rows, *spec.shape), spec.dtype), record)
+    records = jax.tree.map(lambda leaf: np.zeros((rows, *leaf.shape), leaf.dtype), Record(example, np.int32(0)))
     empty = to_device(Chunk(records, 0), device)
     program = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count).compile()
 
@@ -194,4 +191,4 @@ def _compile_with_host_data(
         batches = gathering(buffer_state, np.int32(position), jax.device_put(rng_key, host))
         return programs.chunk(state, jax.device_put(batches, device), 0, rng_key)
 
-    return cast(TrainerPrograms[Any], programs._replace(chunk=chunk))
+    return programs._replace(chunk=chunk)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from pamiq_jax.errors import PauseTimeoutError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase, transition
@@ -205,8 +204,8 @@ class Control:
             if not done:
                 late = [worker for worker, acknowledged in self._acknowledged.items() if acknowledged != epoch]
                 raise PauseTimeoutError(
-                    f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds; it is in a tick that takes "
-                    "longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
+                    f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds: "
+                    "a tick takes longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
                 )
 
     def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
@@ -242,5 +241,3 @@ def worker_error(worker: str, cause: BaseException) -> WorkerError:
     error = WorkerError(worker, cause)
     error.__cause__ = cause
     return error
-
-

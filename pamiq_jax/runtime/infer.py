@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.state import ActorState, Cells, InferReport
@@ -21,18 +22,24 @@ def infer_tick(programs: Programs, actor: ActorState, cells: Cells, clock: Clock
     Returns:
         The state after the tick, and what was done.
 
+    Raises:
+        InvalidValueError: the system has no interaction.
+        RecordMismatchError: environment or agent gave something else than they said they would.
+
     Example:
         See `run_lockstep`, which is this and `train_tick` by turns.
     """
-    interaction, acting = programs.system.interaction, programs.acting
-    assert interaction is not None and acting is not None, "the system has no interaction"
-    observation = interaction.environment.observe()
+    acting = programs.acting
+    if acting is None:
+        raise InvalidValueError("System(interaction)", None, "an Interaction, for there to be an inference tick")
+    environment = acting.interaction.environment
+    observation = environment.observe()
     started = clock.now()
     observation = acting.copy(observation)
     snapshot = cells.store.latest
     carry, action, extras = acting.act(snapshot.params, actor, observation)
     acted = clock.now()
-    feedback = interaction.environment.affect(action)
+    feedback = environment.affect(action)
     record: dict[str, Any] = {"observation": observation, "action": action, **feedback, **extras}
     for name, select in programs.system.collects().items():
         cells.collectors[name].collect(select(record), snapshot.version)

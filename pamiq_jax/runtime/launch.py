@@ -160,7 +160,7 @@ class Run:
             WorkerError: compiling failed.
             TimeoutError: it takes longer.
         """
-        is_ready = self._control.wait(timeout, lambda: self._workers.compiled is not None or self._has_ended)
+        is_ready = self._control.wait(timeout, lambda: self._workers.ready is not None or self._has_ended)
         if not is_ready:
             raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
 
@@ -183,9 +183,9 @@ class Run:
     @property
     def _cells(self) -> Cells:
         self.wait_until_ready()
-        if self._workers.cells is None:
+        if self._workers.ready is None:
             raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")
-        return self._workers.cells
+        return self._workers.ready.cells
 
     # Commands.
 
@@ -231,7 +231,9 @@ class Run:
         for thread in self._threads:
             thread.join(timeout)
         if late := [thread.name for thread in self._threads if thread.is_alive()]:
-            raise TimeoutError(f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer")
+            raise TimeoutError(
+                f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
+            )
         self._rows.close(timeout)
         self._has_stopped = True
         SwitchInterval.restore()
@@ -250,7 +252,8 @@ class Run:
     def learner(self) -> LearnerState:
         """The training side's state as of its last tick; its arrays last only while it is paused or stopped."""
         self.wait_until_ready()
-        assert self._workers.learner is not None
+        if self._workers.learner is None:
+            raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")
         return self._workers.learner
 
     def infer(self, model: str, *arguments: Any) -> Any:
@@ -288,19 +291,22 @@ class Run:
     def status(self) -> Status:
         """What the system is doing, as of now. Never waits."""
         workers, control = self._workers, self._control
-        cells, learner = workers.cells, workers.learner
-        is_ready = cells is not None and learner is not None and workers.compiled is not None
-        return Status(
+        ready, learner = workers.ready, workers.learner
+        status = Status(
             phase=control.phase,
-            seconds=workers.clock.now() - workers.ready_at if is_ready else 0.0,
-            version=cells.store.latest.version if cells is not None else 0,
-            trainers=_trainer_statuses(workers, learner) if is_ready and learner is not None else {},
-            buffers=_buffer_statuses(self.system, cells, learner) if cells is not None and learner is not None else {},
             inference=workers.inference,
-            compiles_after_ready=workers.compiles.total,
+            compiles_after_ready=workers.compiles.total if ready is not None else 0,
             wakeups=dict(control.wakeups),
             metrics_dropped=self._rows.dropped,
             errors=tuple(str(error) for error in control.errors),
+        )
+        if ready is None or learner is None:
+            return status
+        return status._replace(
+            seconds=workers.clock.now() - ready.at,
+            version=ready.cells.store.latest.version,
+            trainers=_trainer_statuses(workers, learner),
+            buffers=_buffer_statuses(self.system, ready.cells, learner),
         )
 
 

@@ -86,7 +86,7 @@ class CompileCounter:
         """Forget what was compiled so far. Called when the system is ready."""
         self._counts.clear()
 
-    def _listen(self, event: str, duration: float, **details: str | int) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _BACKEND_COMPILE:
             name = threading.current_thread().name
             if name in self._threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
@@ -70,27 +71,27 @@ class Status(NamedTuple):
 
     Attributes:
         phase: of the system.
-        seconds: since it became ready, pauses not counted.
-        version: the newest published version.
-        trainers: by name.
-        buffers: by name.
         inference: the acting side.
         compiles_after_ready: programs compiled by the threads although all should have been before.
         wakeups: how often each thread's sleep was ended.
         metrics_dropped: metric rows lost because the writer was slower than the trainers.
         errors: what went wrong so far.
+        seconds: since it became ready, pauses not counted.
+        version: the newest published version.
+        trainers: by name.
+        buffers: by name.
     """
 
     phase: SystemPhase
-    seconds: float
-    version: int
-    trainers: Mapping[str, TrainerStatus]
-    buffers: Mapping[str, BufferStatus]
     inference: InferenceStatus
     compiles_after_ready: int
     wakeups: Mapping[str, int]
     metrics_dropped: int
     errors: tuple[str, ...]
+    seconds: float = 0.0
+    version: int = 0
+    trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
+    buffers: Mapping[str, BufferStatus] = MappingProxyType({})
 
     @override
     def __str__(self) -> str:
@@ -101,9 +102,12 @@ class Status(NamedTuple):
             lines.append(f"inference: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms")
         for name, trainer in self.trainers.items():
             metrics = ", ".join(f"{key} {value:.4g}" for key, value in trainer.metrics.items())
-            lines.append(f"trainer {name}: {trainer.phase}, {trainer.steps:,} steps ({trainer.reason}) {metrics}".rstrip())
+            lines.append(
+                f"trainer {name}: {trainer.phase}, {trainer.steps:,} steps ({trainer.reason}) {metrics}".rstrip()
+            )
         for name, buffer in self.buffers.items():
             lines.append(
-                f"buffer {name}: {buffer.size:,} of {buffer.capacity:,}, {buffer.seen:,} seen, {buffer.dropped:,} dropped"
+                f"buffer {name}: {buffer.size:,} of {buffer.capacity:,}, "
+                f"{buffer.seen:,} seen, {buffer.dropped:,} dropped"
             )
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])

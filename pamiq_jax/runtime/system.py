@@ -113,15 +113,22 @@ class Interaction:
     def __post_init__(self) -> None:
         if self.interval_seconds is not None and self.interval_seconds <= 0:
             raise InvalidValueError(
-                "Interaction(interval_seconds)", self.interval_seconds, "more than 0", "None runs without a fixed interval"
+                "Interaction(interval_seconds)",
+                self.interval_seconds,
+                "more than 0",
+                "None runs without a fixed interval",
             )
-        if not isinstance(self.agent, Agent | PythonAgent):
+        if not _is_agent(self.agent):
             raise InvalidValueError(
                 "Interaction(agent)",
                 type(self.agent).__name__,
                 "an Agent(act) or an object with `extras`, `reset` and `act`",
                 "wrap a pure function as Agent(act)",
             )
+
+
+def _is_agent(agent: object) -> bool:
+    return isinstance(agent, Agent | PythonAgent)
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,9 @@ class System:
         """Return, for each buffer that the interaction feeds, what it stores of a record."""
         if self.interaction is None:
             return {}
-        return dict.fromkeys(self.buffers, whole_record) if self.interaction.collect is None else self.interaction.collect
+        return (
+            dict.fromkeys(self.buffers, whole_record) if self.interaction.collect is None else self.interaction.collect
+        )
 
 
 def whole_record(record: dict[str, Any]) -> PyTree:
@@ -249,6 +258,8 @@ def _check_data(system: System, name: str, schedule: Schedule) -> None:
     required = buffer.required(schedule.batch_size)
     if required > buffer.capacity:
         raise InvalidValueError(
-            f"trainer {name!r} batch_size", schedule.batch_size, f"at most {buffer.capacity}, the capacity of its buffer"
+            f"trainer {name!r} batch_size",
+            schedule.batch_size,
+            f"at most {buffer.capacity}, the capacity of its buffer",
         )
     check_satisfiable(schedule.condition, buffer.capacity, f"trainer {name!r}")

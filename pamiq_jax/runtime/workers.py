@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pamiq_jax.conditions import Wake
 from pamiq_jax.errors import CompileAfterReadyError
@@ -25,6 +25,20 @@ from pamiq_jax.types import Metrics
 
 INFERENCE = "pamiq-inference"
 TRAINING = "pamiq-training"
+
+
+class Ready(NamedTuple):
+    """A system that could act.
+
+    Attributes:
+        compiled: its programs, and the values it started from.
+        cells: what its threads meet at.
+        at: when that was, in seconds on the system's clock.
+    """
+
+    compiled: Compiled
+    cells: Cells
+    at: float
 
 
 class Workers:
@@ -55,14 +69,12 @@ class Workers:
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
         self.compiles = CompileCounter((INFERENCE, TRAINING))
-        self.compiled: Compiled | None = None
-        self.cells: Cells | None = None
+        self.ready: Ready | None = None
         self.learner: LearnerState | None = None
         self.actor: ActorState | None = None
         self.inference = InferenceStatus()
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
-        self.ready_at = 0.0
         self._seed, self._strict = seed, strict
         self._on_interaction = on_interaction
 
@@ -71,15 +83,15 @@ class Workers:
     def train(self) -> None:
         """Compile, publish version 0, then train until the system ends. The training thread's target."""
         try:
-            is_ready = self._make_ready()
+            ready = self._make_ready()
         except Exception as error:  # whatever it is, the owner is told
             self.compiles.stop()
             self.control.report_error(worker_error("compile", error))
             self.control.leave(TRAINING, is_fatal=True)
             return
         try:
-            if is_ready:
-                self._train_until_end()
+            if ready is not None:
+                self._train_until_end(ready)
         except Exception as error:
             # The agent goes on with the newest snapshot.
             self.control.report_error(worker_error(TRAINING, error))
@@ -88,30 +100,27 @@ class Workers:
             self._stop_trainers()
             self.control.leave(TRAINING)
 
-    def _make_ready(self) -> bool:
+    def _make_ready(self) -> Ready | None:
         self.compiles.start()
         if not self.control.send(SystemEvent.COMPILE):
-            return False
+            return None
         compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict)
         self.control.send(SystemEvent.COMPILED)
         self.learner, self.actor = compiled.learner, compiled.actor
-        self.cells = compiled.cells(self.clock.now())
-        self.compiled = compiled
-        self.ready_at = self.clock.now()
+        self.ready = Ready(compiled, compiled.cells(self.clock.now()), self.clock.now())
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
-        return self.control.send(SystemEvent.START)
+        return self.ready if self.control.send(SystemEvent.START) else None
 
-    def _train_until_end(self) -> None:
-        compiled, cells, learner = self.compiled, self.cells, self.learner
-        assert compiled is not None and cells is not None and learner is not None
+    def _train_until_end(self, ready: Ready) -> None:
+        learner = ready.compiled.learner
         while self.control.checkpoint(TRAINING, self._trainers_paused, self._trainers_resumed):
-            learner, report = train_tick(compiled.programs, learner, cells, self.clock, self._observe)
+            learner, report = train_tick(ready.compiled.programs, learner, ready.cells, self.clock, self._observe)
             self.learner = learner
             if report.trainer is None:
-                self._wait_for_data(cells, report.wake)
+                self._wait_for_data(ready.cells, report.wake)
             else:
-                self._note(learner, report)
+                self._note(ready, learner, report)
             self._refuse_compiles(TRAINING)
 
     def _stop_trainers(self) -> None:
@@ -122,14 +131,14 @@ class Workers:
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after
 
-    def _note(self, learner: LearnerState, report: TrainReport) -> None:
+    def _note(self, ready: Ready, learner: LearnerState, report: TrainReport) -> None:
         name = report.trainer
         assert name is not None
         if report.error is not None:
             self.control.report_error(worker_error(f"trainer {name}", report.error))
             return
         self.metrics[name] = report.metrics
-        row = MetricRow(name, self.clock.now() - self.ready_at, learner.trainers[name].steps, report.version, {})
+        row = MetricRow(name, self.clock.now() - ready.at, learner.trainers[name].steps, report.version, {})
         self.rows.put(row, report.metrics)
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:
@@ -167,11 +176,12 @@ class Workers:
         if not self.control.checkpoint(INFERENCE):
             return
         reset(self.system, self._seed)
-        compiled, cells, actor = self.compiled, self.cells, self.actor
-        assert compiled is not None and cells is not None and actor is not None
+        ready, actor = self.ready, self.actor
+        assert ready is not None, "a worker runs only once the system is ready"
+        assert actor is not None, "there is an interaction"
         due = self.clock.now()
         while self.control.checkpoint(INFERENCE, interaction.on_paused, interaction.on_resumed):
-            actor, report = infer_tick(compiled.programs, actor, cells, self.clock)
+            actor, report = infer_tick(ready.compiled.programs, actor, ready.cells, self.clock)
             self.actor = actor
             self._count(report)
             if self._on_interaction is not None:
@@ -207,7 +217,7 @@ class Workers:
     def _refuse_compiles(self, thread: str) -> None:
         if self._strict and self.compiles.of(thread):
             raise CompileAfterReadyError(
-                f"{self.compiles.of(thread)} programs were compiled in {thread} after READY; a shape, dtype, weak type or "
-                "sharding differs from the first call, or Python code in the agent, environment or trainer calls jax. "
+                f"{self.compiles.of(thread)} programs were compiled in {thread} after READY; a shape, dtype, weak type "
+                "or sharding differs from the first call, or Python code in agent, environment or trainer calls jax. "
                 "Set jax.config.jax_log_compiles to see which"
             )

@@ -144,7 +144,7 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch = sample(buffer_state, np.int32(position + offset), rng_key)
+            batch = sample(buffer_state, jax.device_put(np.int32(position + offset)), rng_key)
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             state = new_state

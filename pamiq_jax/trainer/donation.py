@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, override
 
 import jax
+import jax.numpy as jnp
 
 from pamiq_jax import trees
 from pamiq_jax.errors import DonationError
@@ -96,7 +97,7 @@ def buffer_pointers(tree: PyTree) -> frozenset[int]:
     pointers: set[int] = set()
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array) and leaf.size:
-            array = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+            array = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
             pointers.update(shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards)
     return frozenset(pointers)
 
