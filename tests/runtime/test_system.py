@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pamiq_jax as pj
+from pamiq_jax.errors import InvalidValueError, UnknownNameError, UnsatisfiableConditionError
+from tests.runtime.fakes import AGENT, World, fed_system, learner, learning_system
+
+
+def schedule(**changes: Any) -> pj.Schedule:
+    return pj.Schedule(**{"trainer": learner(), "data": "x", "batch_size": 4, **changes})
+
+
+class TestNames:
+    def test_unknown_buffer_lists_the_known_ones(self) -> None:
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no buffer is named 'y'; known buffers: 'x'"):
+            fed_system(schedule(data="y"))
+
+    def test_unknown_trained_model_lists_the_known_ones(self) -> None:
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no model is named 'critic'; known models: 'policy'"):
+            fed_system(schedule(trainer=learner("critic")))
+
+    def test_unknown_published_model(self) -> None:
+        trainer = learner()._replace(publishes=("policy", "average"))
+        with pytest.raises(UnknownNameError, match="no model is named 'average'"):
+            fed_system(schedule(trainer=trainer))
+
+    def test_collect_into_an_unknown_buffer(self) -> None:
+        interaction = pj.Interaction(AGENT, World(), collect={"sen": lambda record: record})
+        with pytest.raises(UnknownNameError, match=r"Interaction\(collect\): no buffer is named 'sen'; .*'seen'"):
+            learning_system(interaction=interaction)
+
+    def test_queue_of_an_unknown_buffer(self) -> None:
+        with pytest.raises(UnknownNameError, match=r"System\(queues\): no buffer is named 'y'"):
+            fed_system(queues={"y": pj.Queue()})
+
+    def test_an_unknown_name_is_a_key_error(self) -> None:
+        with pytest.raises(KeyError, match="known buffers"):
+            fed_system(schedule(data="y"))
+
+
+class TestCombinations:
+    def test_two_trainers_for_one_model(self) -> None:
+        with pytest.raises(InvalidValueError, match=r"trainers of model 'policy' is \['a', 'b'\], expected one"):
+            fed_system(trainers={"a": schedule(), "b": schedule()})
+
+    def test_a_trainer_of_everything_counts_for_every_model(self) -> None:
+        everything = learner()._replace(trains=None, publishes=None)
+        with pytest.raises(InvalidValueError, match="name the models of each trainer with `trains`"):
+            fed_system(trainers={"a": schedule(trainer=everything), "b": schedule()})
+
+    def test_published_but_hidden_from_inference(self) -> None:
+        models = {"policy": pj.Model(jnp.zeros(3)), "average": pj.Model(jnp.zeros(3), infer=False)}
+        trainer = learner()._replace(publishes=("policy", "average"))
+        with pytest.raises(InvalidValueError, match="Model 'average' infer is False, expected True, since trainer 'fit'"):
+            fed_system(schedule(trainer=trainer), models=models)
+
+    def test_a_trained_model_may_be_hidden_from_inference(self) -> None:
+        system = fed_system(schedule(), models={"policy": pj.Model(jnp.zeros(3), infer=False)})
+        assert system.trained_by("fit") == ("policy",)
+        assert system.published_by("fit") == ()
+
+    def test_batch_larger_than_its_buffer(self) -> None:
+        buffers = {"x": pj.ring_buffer(8, sampling="epochs", example=0.0)}
+        with pytest.raises(InvalidValueError, match="trainer 'fit' batch_size is 9, expected at most 8"):
+            fed_system(schedule(batch_size=9), buffers=buffers)
+
+    def test_condition_that_never_holds(self) -> None:
+        with pytest.raises(UnsatisfiableConditionError, match="trainer 'fit' would wait for ever for min_size"):
+            fed_system(schedule(when=pj.min_size(101)))
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", ["batch_size", "steps"])
+    def test_schedule_needs_positive_numbers(self, name: str) -> None:
+        with pytest.raises(InvalidValueError, match=rf"Schedule\({name}\) is 0, expected an integer of at least 1"):
+            schedule(**{name: 0})
+
+    @pytest.mark.parametrize("chunk", [0, 5, 24])
+    def test_chunks_divide_the_run(self, chunk: int) -> None:
+        with pytest.raises(InvalidValueError, match=r"a divisor of steps=12: \[1, 2, 3, 4, 6, 12\]"):
+            schedule(steps=12, steps_per_chunk=chunk)
+
+    @pytest.mark.parametrize(("steps", "chunk"), [(1, 1), (12, 12), (96, 16), (17, 1), (34, 2)])
+    def test_default_chunk_is_the_largest_divisor_up_to_16(self, steps: int, chunk: int) -> None:
+        assert schedule(steps=steps).chunk == chunk
+
+    def test_uncompiled_steps_are_chunks_of_their_own(self) -> None:
+        assert schedule(trainer=learner()._replace(compiled=False), steps=12).chunk == 1
+
+    @pytest.mark.parametrize("interval", [0, -0.1])
+    def test_interval(self, interval: float) -> None:
+        with pytest.raises(InvalidValueError, match=r"Interaction\(interval_seconds\) is .*, expected more than 0"):
+            pj.Interaction(AGENT, World(), interval_seconds=interval)
+
+    @pytest.mark.parametrize("name", ["capacity", "chunk"])
+    def test_queue_needs_positive_numbers(self, name: str) -> None:
+        with pytest.raises(InvalidValueError, match=rf"Queue\({name}\) is 0"):
+            pj.Queue(**{name: 0})
+
+    def test_queue_overflow(self) -> None:
+        with pytest.raises(InvalidValueError, match=r"Queue\(overflow\) is 'block', expected \"drop_oldest\" or"):
+            pj.Queue(overflow="block")  # type: ignore[arg-type]
+
+    def test_rows_fit_queue_and_buffer(self) -> None:
+        system = fed_system(queues={"x": pj.Queue(capacity=50, chunk=300)})
+        assert system.rows("x") == 50
+        assert fed_system(buffers={"x": pj.ring_buffer(7, example=0.0)}).rows("x") == 7
+
+
+def test_agent_of_another_kind() -> None:
+    with pytest.raises(InvalidValueError, match=r"Interaction\(agent\) is 'function', .*wrap a pure function"):
+        pj.Interaction(lambda *_: None, World())  # type: ignore[arg-type]
+
+
+def test_buffer_that_nothing_feeds_needs_an_example() -> None:
+    with pytest.raises(InvalidValueError, match="buffer 'x' example is None, .*pass `example=`"):
+        pj.compile_system(fed_system(buffers={"x": pj.ring_buffer(10)}))
+
+
+def test_by_default_every_buffer_gets_the_whole_record() -> None:
+    system = learning_system(buffers={"seen": pj.ring_buffer(10), "again": pj.ring_buffer(10)})
+    record = {"observation": np.zeros(3)}
+    assert {name: select(record) for name, select in system.collects().items()} == {"seen": record, "again": record}
