@@ -29,9 +29,6 @@ def check_finite(params: Mapping[str, Params]) -> None:
 
     Called from the training thread, before it publishes.
 
-    Args:
-        params: parameters by model name.
-
     Raises:
         NonFiniteError: naming the leaves.
 

@@ -88,10 +88,6 @@ class SnapshotStore:
 def check_publishable(current: Mapping[str, Params], params: Mapping[str, Params]) -> None:
     """Raise if parameters cannot take the place of the current ones without a compile in inference.
 
-    Args:
-        current: the parameters of a snapshot, by model name.
-        params: what is to be published, by model name.
-
     Raises:
         UnknownNameError: a name that the snapshot does not have.
         PublishMismatchError: naming the leaf, what was expected and what came.

@@ -14,7 +14,7 @@ from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import published_params
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.state import Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
-from pamiq_jax.trainer import check_alive, check_not_donated, donated_part
+from pamiq_jax.trainer import check_alive, check_not_donated
 from pamiq_jax.types import Metrics
 
 
@@ -186,7 +186,7 @@ def _train(work: _Work, run: TrainerRun) -> tuple[TrainerRun, Metrics]:
     schedule, trainer = work.programs.system.trainers[work.name], work.programs.trainers[work.name]
     published = dict(work.cells.store.latest.params)
     if work.programs.check_donation:
-        check_not_donated(published, donated_part(trainer.plan, run.state))
+        check_not_donated(published, trainer.plan.donated_part(run.state))
     buffer_state = work.learner.buffers[schedule.data].state
     state, metrics = trainer.chunk(run.state, buffer_state, run.chunk * trainer.steps, run.run_key)
     jax.block_until_ready((state, metrics))

@@ -18,7 +18,6 @@ from pamiq_jax.trainer.donation import (
     buffer_pointers,
     check_alive,
     check_not_donated,
-    donated_part,
     explain_donation,
 )
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
@@ -43,7 +42,6 @@ __all__ = [
     "check_step",
     "compile_trainer",
     "custom_trainer",
-    "donated_part",
     "explain_donation",
     "forwarded_leaves",
     "gradient_trainer",

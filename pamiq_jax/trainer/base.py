@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -31,60 +31,26 @@ class TrainerState[P](flax.struct.PyTreeNode):
     rng_key: jax.Array
 
 
-class InitFn[S](Protocol):
-    """Builds a trainer's first state."""
+type InitFn[S] = Callable[[jax.Array, Params], S]
+"""`(rng_key, params) -> state` of step 0; keeps the key `key[]`, does not copy the parameters."""
 
-    def __call__(self, rng_key: jax.Array, params: Params, /) -> S:
-        """Return the state of step 0.
+type StepFn[S, B] = Callable[[S, B], tuple[S, Metrics]]
+"""`(state, batch [B, ...]) -> (state, metrics)`: a state of equal form, and scalar metrics `[]`."""
 
-        Args:
-            rng_key: `key[]`, kept in the state.
-            params: the parameters to start from; they are not copied.
-        """
-        ...
+type ChangeFn[S] = Callable[[S], S]
+"""`(state) -> state` of equal form, at the start (`setup`) or the end (`teardown`) of a run."""
 
-
-class StepFn[S, B](Protocol):
-    """One optimization step."""
-
-    def __call__(self, state: S, batch: B, /) -> tuple[S, Metrics]:
-        """Return the next state, of equal structure, shapes and dtypes, and scalar metrics `[]`.
-
-        Args:
-            state: the state to go on from.
-            batch: one batch `[B, ...]`.
-        """
-        ...
-
-
-class ChangeFn[S](Protocol):
-    """Changes a state at the start (`setup`) or the end (`teardown`) of a run."""
-
-    def __call__(self, state: S, /) -> S:
-        """Return the changed state, of equal structure, shapes and dtypes."""
-        ...
-
-
-class PublishFn[S](Protocol):
-    """Chooses what the inference thread may see."""
-
-    def __call__(self, state: S, /) -> Params:
-        """Return parameters by model name; a leaf of the state handed out as it is costs no copy."""
-        ...
+type PublishFn[S] = Callable[[S], Params]
+"""`(state) -> {model: params}` that inference may see; a leaf handed out as it is costs no copy."""
 
 
 class Trainer[S, B](NamedTuple):
     """A trainer: pure functions from a factory that closes over the configuration.
 
     It works alone like any JAX code (`jax.jit(trainer.step)`, `jax.vmap(trainer.init)`,
-    `jax.lax.scan`) and inside a system.
+    `jax.lax.scan`) and inside a system. See `gradient_trainer` and `custom_trainer`.
 
     Attributes:
-        init: `(rng_key, params) -> state`.
-        setup: `(state) -> state`, at the start of a run.
-        step: `(state, batch) -> (state, metrics)`.
-        teardown: `(state) -> state`, at the end of a run.
-        publish: `(state) -> {model: params}` for the inference thread.
         trains: names of the models whose parameters are in the state; None means all of a system's.
         publishes: names of the models that `publish` returns; None means those that are trained.
         compiled: whether a system may trace the functions; False runs them as plain Python.
@@ -113,13 +79,9 @@ def unchanged[S](state: S, /) -> S:
 def publish_params(publishes: tuple[str, ...] | None) -> PublishFn[Any]:
     """Return a publish function that hands out `state.params`, or the named part of it, uncopied.
 
-    Args:
-        publishes: names of models in `state.params`; None hands out all of it.
-
     Example:
         >>> from types import SimpleNamespace
-        >>> state = SimpleNamespace(params={"encoder": 1, "decoder": 2})
-        >>> publish_params(("encoder",))(state)
+        >>> publish_params(("encoder",))(SimpleNamespace(params={"encoder": 1, "decoder": 2}))
         {'encoder': 1}
     """
 
@@ -135,7 +97,7 @@ def custom_trainer[S, B](
     *,
     setup: ChangeFn[S] = unchanged,
     teardown: ChangeFn[S] = unchanged,
-    publish: Callable[[S], Params] | None = None,
+    publish: PublishFn[S] | None = None,
     trains: tuple[str, ...] | None = None,
     publishes: tuple[str, ...] | None = None,
     compiled: bool = True,
@@ -143,8 +105,7 @@ def custom_trainer[S, B](
     """Return a trainer made of your own functions.
 
     Args:
-        init: `(rng_key, params) -> state`; the state needs the attributes of `TrainerState` that
-            your functions and the default `publish` use: `params`.
+        init: `(rng_key, params) -> state`; the state is a pytree with an attribute `params`.
         step: `(state, batch) -> (state, metrics)`.
         setup: `(state) -> state` at the start of a run.
         teardown: `(state) -> state` at the end of a run.
@@ -168,12 +129,12 @@ def custom_trainer[S, B](
         0.1
     """
     return Trainer(
-        init=init,
-        setup=setup,
-        step=step,
-        teardown=teardown,
-        publish=publish if publish is not None else publish_params(publishes),
-        trains=trains,
-        publishes=publishes if publishes is not None else trains,
-        compiled=compiled,
+        init,
+        setup,
+        step,
+        teardown,
+        publish if publish is not None else publish_params(publishes),
+        trains,
+        publishes if publishes is not None else trains,
+        compiled,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,57 +11,34 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.errors import StepStructureError
-from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import jit_forwarding
-from pamiq_jax.types import Metrics, Params, PyTree
+from pamiq_jax.types import Metrics, PyTree
 
+type SampleFn = Callable[[PyTree, jax.Array, jax.Array], PyTree]
+"""`(buffer_state, position, rng_key) -> batch [B, ...]`; position `int32[]` counts the run's batches."""
 
-class SampleFn(Protocol):
-    """Where a chunk takes its batches from."""
+type ChunkFn[S] = Callable[[S, PyTree, Any, jax.Array], tuple[S, Metrics]]
+"""`(state, buffer_state, position, rng_key) -> (state, metrics)`: some steps, and their mean metrics.
 
-    def __call__(self, buffer_state: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
-        """Return a batch `[B, ...]`.
-
-        Args:
-            buffer_state: the buffer, only read.
-            position: `int32[]`, which batch of the run this is.
-            rng_key: `key[]`, the run's key for its data, consumed.
-        """
-        ...
-
-
-class ChunkFn[S](Protocol):
-    """A number of sample-and-step, run as one piece of work."""
-
-    def __call__(self, state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
-        """Return the state after the chunk and the mean of each metric over it.
-
-        Args:
-            state: what the plan calls donated is deleted, the rest stays readable.
-            buffer_state: the buffer, only read.
-            position: `int32[]`, batches of the run that came before.
-            rng_key: `key[]`, the run's key for its data; stays readable.
-        """
-        ...
+Of the state, what the plan calls donated is deleted. The buffer and the run's data key are only
+read; `position` is the number of batches of the run that came before.
+"""
 
 
 class TrainerPrograms[S](NamedTuple):
-    """A trainer made ready to run: its four functions, and what is donated.
+    """A trainer made ready to run: its functions as `Trainer` has them, but `chunk` for many a `step`.
 
     Attributes:
-        setup: `(state) -> state`.
-        chunk: `(state, buffer_state, position, rng_key) -> (state, metrics)`.
-        publish: `(state) -> {model: params}`; a leaf that is handed out unchanged is not copied.
-        teardown: `(state) -> state`.
         steps: steps in a chunk.
         plan: what of the state a chunk donates.
     """
 
-    setup: Callable[[S], S]
+    setup: ChangeFn[S]
     chunk: ChunkFn[S]
-    publish: Callable[[S], Params]
-    teardown: Callable[[S], S]
+    publish: PublishFn[S]
+    teardown: ChangeFn[S]
     steps: int
     plan: DonationPlan
 
@@ -88,9 +65,7 @@ def compile_trainer[S](
         >>> trainer = pj.gradient_trainer(lambda w, batch, key: (jnp.mean((w - batch) ** 2), {}), optax.sgd(0.1))
         >>> state = trainer.init(jax.random.key(0), jnp.zeros(()))
         >>> data = jnp.arange(4.0)
-        >>> def sample(data, position, rng_key):
-        ...     return data
-        >>> programs = compile_trainer(trainer, sample, state, data, steps=8)
+        >>> programs = compile_trainer(trainer, lambda data, position, rng_key: data, state, data, steps=8)
         >>> state, metrics = programs.chunk(state, data, 0, jax.random.key(1))
         >>> print(state.step)
         8
@@ -112,34 +87,20 @@ def compile_trainer[S](
 
 
 def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> ChunkFn[S]:
-    """Return a pure function that does `steps` times sample and step with `lax.scan`.
-
-    It compiles nothing itself; see `compile_trainer` for an example.
-
-    Args:
-        trainer: the trainer.
-        sample: where batches come from.
-        steps: how many, at least 1.
-    """
+    """Return a pure function, not compiled yet, that does `steps` times sample and step by `lax.scan`."""
 
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         def body(state: S, offset: jax.Array) -> tuple[S, Metrics]:
             return trainer.step(state, sample(buffer_state, position + offset, rng_key))
 
         state, metrics = jax.lax.scan(body, state, jnp.arange(steps, dtype=jnp.int32))
-        return state, jax.tree.map(_mean_over_steps, metrics)
+        return state, jax.tree.map(lambda values: jnp.mean(values.astype(jnp.float32), axis=0), metrics)
 
     return chunk
 
 
 def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> ChunkFn[S]:
-    """Return a function that does `steps` times sample and step in a Python loop, untraced.
-
-    Args:
-        trainer: a trainer whose step cannot be traced.
-        sample: where batches come from.
-        steps: how many, at least 1.
-    """
+    """Return a function that does `steps` times sample and step in a Python loop, untraced."""
 
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
@@ -148,19 +109,15 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             state = new_state
-            history.append(metrics)
-        return state, jax.tree.map(lambda *values: _mean_over_steps(jnp.stack(values)), *history)
+            history.append(jax.device_get(metrics))
+        # In numpy: a jax operation here would be compiled while the agent acts.
+        return state, jax.tree.map(lambda *values: np.mean(np.asarray(values, np.float32)), *history)
 
     return chunk
 
 
 def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
-    """Raise if a trainer's step would return a state of another form than it is given.
-
-    Args:
-        trainer: the trainer; its step is traced, not run.
-        state: a state, arrays or specs.
-        batch: a batch, arrays or specs.
+    """Raise if a trainer's step, traced but not run, returns a state of another form or a metric `[...]`.
 
     Raises:
         StepStructureError: naming the leaf, what was expected and what came.
@@ -183,7 +140,7 @@ def _check_same_form(function: str, state: Any, new_state: Any) -> None:
         )
 
 
-def _compile_change[S](name: str, function: Callable[[S], S], state: S) -> Callable[[S], S]:
+def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S]:
     _check_same_form(name, state, jax.eval_shape(function, state))
     return jit_forwarding(function, state)
 
@@ -193,47 +150,34 @@ def _compile_chunk[S](
 ) -> ChunkFn[S]:
     treedef = jax.tree.structure(state)
 
-    def split_chunk(
-        kept: list[jax.Array], donated: list[jax.Array], buffer_state: PyTree, position: jax.Array, rng_key: jax.Array
-    ) -> tuple[list[jax.Array], list[jax.Array], Metrics]:
-        state = cast(S, jax.tree.unflatten(treedef, _merge(plan, kept, donated)))
-        state, metrics = chunk(state, buffer_state, position, rng_key)
-        return *_split(plan, jax.tree.leaves(state)), metrics
+    def split(state: S) -> tuple[list[Any], list[Any]]:
+        pairs = list(zip(plan.rows, jax.tree.leaves(state), strict=True))
+        kept = [None if row.donated else leaf for row, leaf in pairs]
+        return kept, [leaf if row.donated else None for row, leaf in pairs]
 
-    kept, donated = _split(plan, jax.tree.leaves(state))
-    position = jnp.zeros((), jnp.int32)
-    program = jax.jit(split_chunk, donate_argnums=1).lower(kept, donated, buffer_state, position, rng_key).compile()
+    def merge(kept: list[Any], donated: list[Any]) -> S:
+        leaves = [old if new is None else new for old, new in zip(kept, donated, strict=True)]
+        return cast(S, jax.tree.unflatten(treedef, leaves))
+
+    def split_chunk(kept: Any, donated: Any, buffer_state: PyTree, position: jax.Array, rng_key: jax.Array) -> Any:
+        state, metrics = chunk(merge(kept, donated), buffer_state, position, rng_key)
+        return *split(state), metrics
+
+    arguments = (*split(state), buffer_state, np.int32(0), rng_key)
+    program = jax.jit(split_chunk, donate_argnums=1).lower(*arguments).compile()
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
-        kept, donated = _split(plan, jax.tree.leaves(state))
-        kept, donated, metrics = program(kept, donated, buffer_state, np.int32(position), rng_key)
-        return cast(S, jax.tree.unflatten(treedef, _merge(plan, kept, donated))), metrics
+        kept, donated, metrics = program(*split(state), buffer_state, np.int32(position), rng_key)
+        return merge(kept, donated), metrics
 
     return run
-
-
-def _split(plan: DonationPlan, leaves: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
-    pairs = list(zip(plan.donated, leaves, strict=True))
-    return [leaf for donated, leaf in pairs if not donated], [leaf for donated, leaf in pairs if donated]
-
-
-def _merge(plan: DonationPlan, kept: list[jax.Array], donated: list[jax.Array]) -> list[jax.Array]:
-    sources = {True: iter(donated), False: iter(kept)}
-    return [next(sources[is_donated]) for is_donated in plan.donated]
-
-
-def _mean_over_steps(values: jax.Array) -> jax.Array:
-    return jnp.mean(values.astype(jnp.float32), axis=0)
 
 
 def own(state: PyTree) -> PyTree:
     """Return a copy of a state whose arrays nobody else holds, committed, without weak types.
 
-    A state that is built from somebody's arrays shares them; donated, they would vanish under
-    their owner's hands, and an array that occurs twice can't be donated at all.
-
-    Args:
-        state: any pytree of arrays.
+    A state built from somebody's arrays shares them: donated, they would vanish under their owner's
+    hands, and an array that occurs twice can't be donated at all.
 
     Example:
         >>> w = jnp.ones(3)

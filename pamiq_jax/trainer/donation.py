@@ -32,10 +32,10 @@ class DonationPlan(NamedTuple):
 
     rows: tuple[DonationRow, ...]
 
-    @property
-    def donated(self) -> tuple[bool, ...]:
-        """Whether each leaf is donated, in flattening order."""
-        return tuple(row.donated for row in self.rows)
+    def donated_part(self, state: Any) -> dict[str, jax.Array]:
+        """Return the leaves of a state that are donated, by name."""
+        leaves = zip(self.rows, jax.tree.leaves(state), strict=True)
+        return {row.leaf: leaf for row, leaf in leaves if row.donated}
 
     @override
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
         state: one of its states, arrays or specs.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax, pamiq_jax as pj
+        >>> import optax, pamiq_jax as pj
         >>> trainer = pj.gradient_trainer(lambda params, batch, key: (params.sum(), {}), optax.adam(1e-3))
         >>> print(explain_donation(trainer, trainer.init(jax.random.key(0), jnp.zeros(3))))
         .params                     12 B  kept     a parameter, in a snapshot
@@ -70,26 +70,24 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
         .rng_key                     8 B  donated  only the next step reads it
         donated: 40 of 52 bytes
     """
-    if not trainer.compiled:
-        reasons = dict.fromkeys(range(len(jax.tree.leaves(state))), "the trainer is not compiled")
-    else:
+    leaves = list(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
+    if trainer.compiled:
         published = forwarded_leaves(trainer.publish, state).values()
         params = forwarded_leaves(lambda state: getattr(state, "params", ()), state).values()
         reasons = dict.fromkeys(published, "published as it is") | dict.fromkeys(params, "a parameter, in a snapshot")
+    else:
+        reasons = dict.fromkeys(range(len(leaves)), "the trainer is not compiled")
     rows = [
         DonationRow(name, trees.nbytes(leaf), index not in reasons, reasons.get(index, "only the next step reads it"))
-        for index, (name, leaf) in enumerate(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
+        for index, (name, leaf) in enumerate(leaves)
     ]
     return DonationPlan(tuple(rows))
 
 
 def buffer_pointers(tree: PyTree) -> frozenset[int]:
-    """Return the addresses of the device buffers that a tree's arrays stand on.
-
-    Empty arrays have no buffer of their own and are left out.
+    """Return the addresses of the device buffers that a tree's arrays stand on; empty arrays have none.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> x = jnp.ones(3)
         >>> buffer_pointers(x) == buffer_pointers({"the same": x}), len(buffer_pointers([x, jnp.ones(3)]))
         (True, 2)
@@ -107,15 +105,10 @@ def check_not_donated(published: PyTree, donated: PyTree) -> None:
 
     A debug check: it costs a host call per array.
 
-    Args:
-        published: the snapshot's parameters.
-        donated: the arguments that the next program deletes.
-
     Raises:
-        DonationError: with the names of the arrays.
+        DonationError: naming the arrays in `donated`.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> w = jnp.ones(3)
         >>> check_not_donated({"w": w}, {"momentum": jnp.ones(3)})
         >>> check_not_donated({"w": w}, {"momentum": w})
@@ -124,12 +117,8 @@ def check_not_donated(published: PyTree, donated: PyTree) -> None:
         pamiq_jax.errors.DonationError: published arrays would be deleted by the next step: ['momentum']; ...
     """
     pointers = buffer_pointers(published)
-    shared = [
-        name
-        for name, leaf in zip(trees.leaf_names(donated), jax.tree.leaves(donated), strict=True)
-        if buffer_pointers(leaf) & pointers
-    ]
-    if shared:
+    leaves = zip(trees.leaf_names(donated), jax.tree.leaves(donated), strict=True)
+    if shared := [name for name, leaf in leaves if buffer_pointers(leaf) & pointers]:
         raise DonationError(
             f"published arrays would be deleted by the next step: {', '.join(shared)}; "
             "let the step return new arrays for them, or publish a copy (jnp.copy)"
@@ -137,32 +126,14 @@ def check_not_donated(published: PyTree, donated: PyTree) -> None:
 
 
 def check_alive(published: PyTree) -> None:
-    """Raise if a published array has been deleted by a step that donates on its own.
-
-    Args:
-        published: the snapshot's parameters.
+    """Raise if a published array has been deleted, by a step that donates on its own.
 
     Raises:
-        DonationError: with the remedy.
+        DonationError: naming the arrays.
     """
-    deleted = [
-        name
-        for name, leaf in zip(trees.leaf_names(published), jax.tree.leaves(published), strict=True)
-        if isinstance(leaf, jax.Array) and leaf.is_deleted()
-    ]
-    if deleted:
+    leaves = zip(trees.leaf_names(published), jax.tree.leaves(published), strict=True)
+    if deleted := [name for name, leaf in leaves if isinstance(leaf, jax.Array) and leaf.is_deleted()]:
         raise DonationError(
             f"the trainer's step deleted published arrays: {', '.join(deleted)}; take the parameters out of the "
             "step's donate_argnums, or publish a copy (jnp.copy)"
         )
-
-
-def donated_part(plan: DonationPlan, state: Any) -> dict[str, jax.Array]:
-    """Return the leaves of a state that the plan donates, by name.
-
-    Args:
-        plan: the plan of the state's trainer.
-        state: the state.
-    """
-    rows = zip(plan.rows, jax.tree.leaves(state), strict=True)
-    return {row.leaf: leaf for row, leaf in rows if row.donated}

@@ -18,10 +18,6 @@ from pamiq_jax.types import PyTree
 def forwarded_leaves(function: Callable[[Any], PyTree], argument: PyTree) -> dict[int, int]:
     """Return which leaves of its result a function hands through: {output index: input index}.
 
-    Args:
-        function: a function that can be traced.
-        argument: its argument, arrays or specs.
-
     Example:
         >>> import jax.numpy as jnp
         >>> forwarded_leaves(lambda x: (x["b"], x["a"] * 2), {"a": jnp.ones(3), "b": jnp.ones(2)})
@@ -36,10 +32,6 @@ def forwarded_leaves(function: Callable[[Any], PyTree], argument: PyTree) -> dic
 
 def jit_forwarding[A, R](function: Callable[[A], R], argument: A) -> Callable[[A], R]:
     """Return a function compiled ahead of time that hands unchanged leaves through uncopied.
-
-    Args:
-        function: a function that can be traced.
-        argument: an argument of the form that will be used, with real arrays.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,9 +48,7 @@ def jit_forwarding[A, R](function: Callable[[A], R], argument: A) -> Callable[[A
         leaves = jax.tree.leaves(function(argument))
         return [leaves[index] for index in computed]
 
-    program: Callable[[A], list[jax.Array]] | None = None
-    if computed:
-        program = jax.jit(compute).lower(argument).compile()
+    program = jax.jit(compute).lower(argument).compile() if computed else None
 
     def call(argument: A) -> R:
         inputs = jax.tree.leaves(argument)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,10 @@ import optax
 
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
-from pamiq_jax.types import Metrics, Params, PyTree
+from pamiq_jax.types import Metrics, Params
 
-
-class LossFn[P, B](Protocol):
-    """What `gradient_trainer` minimizes."""
-
-    def __call__(self, params: P, batch: B, rng_key: jax.Array, /) -> tuple[jax.Array, Metrics]:
-        """Return the loss `float[]` and a dict of scalar metrics `[]`.
-
-        Args:
-            params: the trained parameters; a dict by model name where `trains` names models.
-            batch: one batch `[B, ...]`.
-            rng_key: `key[]`, consumed; another one at every step.
-        """
-        ...
+type LossFn[P, B] = Callable[[P, B, jax.Array], tuple[jax.Array, Metrics]]
+"""`(params, batch [B, ...], rng_key) -> (loss [], metrics)`; the key is another one at every step."""
 
 
 def gradient_trainer[P, B](
@@ -38,10 +27,10 @@ def gradient_trainer[P, B](
     """Return a trainer that follows the gradient of a loss.
 
     Args:
-        loss_fn: `(params, batch, rng_key) -> (loss, metrics)`.
+        loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars.
         tx: any optax transformation; schedules count the trainer's steps.
-        trains: names of the models to take from the parameters that `init` is given. None takes
-            the whole tree, whatever its form.
+        trains: names of the models to take from the parameters that `init` is given; the loss then
+            gets a dict by name. None takes the whole tree, whatever its form.
         publishes: names of the models that inference may see; by default all that are trained.
 
     Raises:
@@ -55,8 +44,7 @@ def gradient_trainer[P, B](
         ...     return error, {"error": error}
         >>> trainer = gradient_trainer(loss_fn, optax.sgd(0.1))
         >>> state = trainer.init(jax.random.key(0), {"w": jnp.zeros(2)})
-        >>> batch = {"x": jnp.eye(2), "y": jnp.ones(2)}
-        >>> state, metrics = jax.jit(trainer.step)(state, batch)
+        >>> state, metrics = jax.jit(trainer.step)(state, {"x": jnp.eye(2), "y": jnp.ones(2)})
         >>> print(metrics["loss"], state.step)
         1.0 1
     """
@@ -64,15 +52,22 @@ def gradient_trainer[P, B](
 
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[P]:
         trained = cast(P, _select(params, trains))
-        opt_state = _without_aliases(tx.init(cast(optax.Params, trained)), trained)
+        # Some optimizers start from the parameters themselves. Their state is donated, parameters
+        # are not, and one buffer can't be both.
+        taken = {id(leaf) for leaf in jax.tree.leaves(trained)}
+        opt_state = jax.tree.map(
+            lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, tx.init(cast(Any, trained))
+        )
         return TrainerState(params=trained, opt_state=opt_state, step=jnp.zeros((), jnp.int32), rng_key=rng_key)
 
     def step(state: TrainerState[P], batch: B, /) -> tuple[TrainerState[P], Metrics]:
         rng_key = jax.random.fold_in(state.rng_key, state.step)
         grad_fn = jax.value_and_grad(_checked(loss_fn), has_aux=True)
         (loss, metrics), gradients = grad_fn(state.params, batch, rng_key)
-        updates, opt_state = tx.update(gradients, state.opt_state, cast(optax.Params, state.params))
-        params = cast(P, optax.apply_updates(cast(optax.Params, state.params), updates))
+        # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(gradients, state.opt_state, cast(Any, state.params))
+            params = cast(P, optax.apply_updates(cast(Any, state.params), updates))
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), {"loss": loss, **metrics}
 
     return custom_trainer(init, step, trains=trains, publishes=publishes)
@@ -81,9 +76,8 @@ def gradient_trainer[P, B](
 def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | None) -> None:
     for argument, names in (("trains", trains), ("publishes", publishes)):
         if isinstance(names, str):
-            raise InvalidValueError(
-                f"gradient_trainer({argument})", names, "a tuple of model names", f"write ({names!r},)"
-            )
+            name = f"gradient_trainer({argument})"
+            raise InvalidValueError(name, names, "a tuple of model names", f"write ({names!r},)")
     for name in publishes or ():
         if trains is not None and name not in trains:
             raise UnknownNameError("trained model", name, trains, "gradient_trainer(publishes)")
@@ -110,10 +104,3 @@ def _checked(loss_fn: LossFn[Any, Any]) -> LossFn[Any, Any]:
         return output[0], dict(cast(Mapping[str, jax.Array], output[1]))
 
     return checked_loss_fn
-
-
-def _without_aliases(tree: PyTree, params: Params) -> PyTree:
-    # Some optimizers start from the parameters themselves. Their state is donated, parameters are
-    # not, and one buffer can't be both.
-    taken = {id(leaf) for leaf in jax.tree.leaves(params)}
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, tree)
