@@ -12,7 +12,7 @@ from pamiq_jax import trees
 from pamiq_jax.errors import StepStructureError
 from pamiq_jax.runtime.agent import Agent, PythonAgent
 from pamiq_jax.runtime.state import ActorState
-from pamiq_jax.runtime.system import Interaction
+from pamiq_jax.runtime.system import Interaction, System
 from pamiq_jax.trainer import own
 from pamiq_jax.types import Params, PyTree
 
@@ -38,12 +38,14 @@ class Acting(NamedTuple):
 
     Attributes:
         interaction: agent and environment.
+        collects: what each buffer stores of a record.
         copy: returns an observation as numpy arrays of its own. Environments write into the array
             they returned, and a JAX computation or a record may still need it then.
         act: the agent.
     """
 
     interaction: Interaction
+    collects: Mapping[str, Callable[[dict[str, Any]], PyTree]]
     copy: Callable[[PyTree], PyTree]
     act: ActFn
 
@@ -61,11 +63,12 @@ def first_actor(interaction: Interaction, rng_key: jax.Array) -> ActorState:
 
 
 def acting_program(
-    interaction: Interaction, params: Mapping[str, Params], actor: ActorState
+    system: System, interaction: Interaction, params: Mapping[str, Params], actor: ActorState
 ) -> tuple[Acting, dict[str, PyTree]]:
     """Return what acts, and the form of the records that come of it.
 
     Args:
+        system: what the interaction belongs to.
         interaction: agent and environment.
         params: version 0.
         actor: the state before the first tick.
@@ -81,7 +84,9 @@ def acting_program(
         return jax.tree.map(np.array, observation, dtypes)
 
     parts = {"observation": spec.observation, "action": spec.action, **spec.feedback, **extras}
-    return Acting(interaction, copy, act), {name: trees.spec_of(part) for name, part in parts.items()}
+    return Acting(interaction, system.collects(), copy, act), {
+        name: trees.spec_of(part) for name, part in parts.items()
+    }
 
 
 def _compile_agent(

@@ -58,7 +58,7 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
     acting, record, actor = None, None, None
     if system.interaction is not None:
         actor = first_actor(system.interaction, _named_key(base, "agent"))
-        acting, record = acting_program(system.interaction, params, actor)
+        acting, record = acting_program(system, system.interaction, params, actor)
     examples = {name: _example(system, name, record) for name in system.buffers}
     buffers = {name: _first_buffer(system.buffers[name], example) for name, example in examples.items()}
     programs = Programs(

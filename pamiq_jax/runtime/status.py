@@ -56,7 +56,7 @@ class InferenceStatus(NamedTuple):
         version: of the snapshot used last.
         latency: from observation to action.
         staleness: age of the snapshot that was used.
-        deadline_misses: ticks that began later than their fixed interval allows.
+        deadline_misses: ticks left out because the one before took longer than the interval.
     """
 
     ticks: int = 0

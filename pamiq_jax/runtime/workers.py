@@ -179,16 +179,20 @@ class Workers:
         ready, actor = self.ready, self.actor
         assert ready is not None, "a worker runs only once the system is ready"
         assert actor is not None, "there is an interaction"
-        due = self.clock.now()
+        interval, due = interaction.interval_seconds, self.clock.now()
         while self.control.checkpoint(INFERENCE, interaction.on_paused, interaction.on_resumed):
+            remaining = due - self.clock.now()
+            if interval is not None and remaining > 0:
+                self.control.sleep(INFERENCE, remaining)
+                continue  # a pause may have ended the sleep: the tick is not due before its time
             actor, report = infer_tick(ready.compiled.programs, actor, ready.cells, self.clock)
             self.actor = actor
             self._count(report)
             if self._on_interaction is not None:
                 self._on_interaction(report)
             self._refuse_compiles(INFERENCE)
-            if interaction.interval_seconds is not None:
-                due = self._wait_until_due(due, interaction.interval_seconds)
+            if interval is not None:
+                due = self._next_due(due, interval)
 
     def _count(self, report: InferReport) -> None:
         self.inference = self.inference._replace(
@@ -198,15 +202,12 @@ class Workers:
             staleness=self.inference.staleness.add(report.staleness_seconds),
         )
 
-    def _wait_until_due(self, due: float, interval: float) -> float:
-        """Sleep to the next multiple of the interval; a late tick skips the multiples it has missed."""
-        now = self.clock.now()
-        missed = max(0, math.floor((now - due) / interval))
+    def _next_due(self, due: float, interval: float) -> float:
+        """Return the next multiple of the interval that is not past; those that are count as missed."""
+        missed = max(0, math.floor((self.clock.now() - due) / interval))
         if missed:
             self.inference = self.inference._replace(deadline_misses=self.inference.deadline_misses + missed)
-        due += (missed + 1) * interval
-        self.control.sleep(INFERENCE, due - now)
-        return due
+        return due + (missed + 1) * interval
 
     def _close(self, interaction: Interaction) -> None:
         try:
