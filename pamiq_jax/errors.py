@@ -140,3 +140,18 @@ class WorkerError(PamiqError, RuntimeError):
     def __init__(self, worker: str, cause: BaseException) -> None:
         super().__init__(f"worker {worker!r} failed: {type(cause).__name__}: {cause}")
         self.worker = worker
+
+
+class ContractError(PamiqError, AssertionError):
+    """A trainer, buffer or condition breaks a promise that `pamiq_jax.testing` checks.
+
+    Args:
+        function: which of its functions.
+        promise: what should hold.
+        detail: what was found instead, with the leaf where there is one.
+    """
+
+    def __init__(self, function: str, promise: str, detail: str) -> None:
+        super().__init__(f"{function}: it does not hold that {promise}: {detail}")
+        self.function = function
+        self.promise = promise

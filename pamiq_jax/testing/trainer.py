@@ -1,0 +1,155 @@
+"""The contract of trainers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from pamiq_jax.errors import ContractError
+from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
+from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
+from pamiq_jax.trainer import Trainer, TrainerState, compile_trainer, own
+from pamiq_jax.types import Params, PyTree
+
+
+def check_trainer(
+    trainer: Trainer[Any, Any],
+    params: Params,
+    batch: PyTree,
+    *,
+    rng_key: jax.Array | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Raise if a trainer breaks the contract that the library builds on.
+
+    Its functions are pure, mean the same under `jit`, `vmap`, `lax.scan` and `eval_shape`, are traced once and
+    keep the form of the state. A step counts one up, keeps the key and draws from `fold_in(rng_key, step)`, and
+    repeats bit for bit from a restored state. `publish` gives the models it declares, always in one form.
+    What `explain_donation` calls donated really is. A trainer with `compiled=False` is spared what traces.
+
+    Args:
+        trainer: the trainer.
+        params: parameters to start from.
+        batch: one batch `[B, ...]`.
+        rng_key: `key[]`, for `init`; `jax.random.key(0)` by default.
+        tolerance: relative and absolute, for what is compiled against what is not. Optimizers that divide by the
+            size of the gradient magnify rounding where a gradient is nearly zero.
+
+    Raises:
+        ContractError: naming the function, the promise and the leaf.
+
+    Example:
+        >>> import optax, pamiq_jax as pj
+        >>> trainer = pj.gradient_trainer(lambda w, batch, key: (jnp.mean((w - batch) ** 2), {}), optax.adam(0.1))
+        >>> check_trainer(trainer, params=jnp.zeros(()), batch=jnp.arange(4.0))
+    """
+    rng_key = jax.random.key(0) if rng_key is None else rng_key
+    first = check_pure("init", trainer.init, (rng_key, params))
+    _check_first_state(first, rng_key)
+    state = own(first)  # as a system does; parameters that are handed through are not the trainer's
+    before, after = _check_changes(trainer, state, batch)
+    _check_publish(trainer, state, after)
+    _check_randomness(trainer, state, batch)
+    _check_resume(trainer, after, batch)
+    if not trainer.compiled:
+        return
+    step, publish = trainer.step, trainer.publish
+    check_traced("init", trainer.init, (rng_key, params), first, tolerance=tolerance)
+    check_traced("setup", trainer.setup, (state,), before, later=(after,), tolerance=tolerance)
+    check_traced("step", step, (state, batch), step(state, batch), later=(after, batch), tolerance=tolerance)
+    check_traced("teardown", trainer.teardown, (after,), trainer.teardown(after), tolerance=tolerance)
+    check_traced("publish", publish, (state,), publish(state), later=(after,), tolerance=tolerance)
+    _check_scan(trainer, state, batch, tolerance)
+    _check_donation(trainer, state, batch)
+
+
+def _check_first_state(state: Any, rng_key: jax.Array) -> None:
+    if not isinstance(state, TrainerState):  # a state of the user's own need have neither counter nor key
+        return
+    step = cast(TrainerState[Any], state).step
+    is_zero = jnp.shape(step) == () and jnp.result_type(step) == jnp.int32 and int(step) == 0
+    require("init", "the step counter starts as an int32 0", None if is_zero else f"leaf .step is {step!r}")
+    require("init", "the key is kept in the state", bit_difference(frozen(rng_key), frozen(state.rng_key)))
+
+
+def _check_changes(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> tuple[Any, Any]:
+    """Return the states after `setup` and after `step`."""
+    before = check_pure("setup", trainer.setup, (state,))
+    check_kept("setup", state, before)
+    after, metrics = check_pure("step", trainer.step, (state, batch))
+    check_kept("step", state, after)
+    are_scalars = isinstance(metrics, Mapping) and all(jnp.shape(leaf) == () for leaf in jax.tree.leaves(metrics))
+    require("step", "its metrics are a dict of scalars", None if are_scalars else f"got {metrics!r:.200}")
+    if isinstance(state, TrainerState):
+        old, new = int(state.step), int(after.step)
+        require("step", "the step counter grows by one", None if new == old + 1 else f"leaf .step: {old} became {new}")
+        difference = bit_difference(frozen(state.rng_key), frozen(after.rng_key))
+        require("step", "the key is not consumed", difference and f"leaf .rng_key: {difference}")
+    check_kept("teardown", after, check_pure("teardown", trainer.teardown, (after,)))
+    return before, after
+
+
+def _check_publish(trainer: Trainer[Any, Any], state: Any, after: Any) -> None:
+    published = check_pure("publish", trainer.publish, (state,))
+    names = trainer.publishes or trainer.trains
+    if names is not None:
+        got: Any = list(cast(Mapping[str, Any], published)) if isinstance(published, Mapping) else type(published)
+        problem = None if isinstance(got, list) and set(cast(list[str], got)) == set(names) else f"got {got}"
+        require("publish", f"it returns a dict with the models {list(names)}", problem)
+    require("publish", "its form stays the same", form_difference(published, trainer.publish(after)))
+
+
+def _check_randomness(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
+    """Other keys and other steps are tried, four of each: by chance one of them may draw the same."""
+    if not isinstance(state, TrainerState):
+        return
+    known = cast(TrainerState[Any], state)
+    run = jax.jit(trainer.step) if trainer.compiled else trainer.step
+
+    def is_changed_by(**fields: jax.Array) -> bool:
+        after, metrics = run(known.replace(**fields), batch)
+        same_counters = after.replace(step=known.step, rng_key=known.rng_key)
+        return bit_difference(usual, frozen((same_counters, metrics))) is not None
+
+    with promised("step", "it works under jax.jit" if trainer.compiled else "it can be called"):
+        usual_after, usual_metrics = run(known, batch)
+        usual = frozen((usual_after.replace(step=known.step), usual_metrics))
+        needs_key = any(is_changed_by(rng_key=jax.random.fold_in(known.rng_key, salt)) for salt in range(4))
+        needs_step = any(is_changed_by(step=known.step + jnp.int32(more)) for more in range(1, 5))
+    if needs_key and not needs_step:
+        remedy = "use jax.random.fold_in(state.rng_key, state.step)"
+        raise ContractError("step", "another step draws other numbers", f"steps 0 to 4 give the same; {remedy}")
+    if trainer.compiled and not needs_key and "random_bits" in str(jax.make_jaxpr(trainer.step)(known, batch)):
+        raise ContractError("step", "what it draws comes from `state.rng_key`", "another key gives the same result")
+
+
+def _check_resume(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
+    went_on = frozen(trainer.step(state, batch))
+    restored = own(state)  # equal, and no array of it is the same object
+    repeated = frozen(trainer.step(restored, batch))
+    require("step", "a restored state goes on bit for bit", bit_difference(went_on, repeated))
+
+
+def _check_scan(trainer: Trainer[Any, Any], state: Any, batch: PyTree, tolerance: float) -> None:
+    with promised("step", "it works under jax.lax.scan"):
+        scanned, _ = jax.lax.scan(lambda state, _: trainer.step(state, batch), state, length=2)
+    by_hand, _ = trainer.step(trainer.step(state, batch)[0], batch)
+    require("step", "lax.scan(f) == f, f", value_difference(by_hand, scanned, tolerance))
+
+
+def _check_donation(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
+    mine = own(state)
+    published = trainer.publish(mine)
+    before = frozen(published)
+    with warnings.catch_warnings(), promised("step", "a chunk of it compiles and donates"):
+        warnings.simplefilter("error")  # "Some donated buffers were not usable" is only a warning
+        programs = compile_trainer(trainer, lambda data, position, rng_key: data, mine, batch, steps=2)
+        programs.chunk(mine, batch, 0, jax.random.key(0))
+    require("publish", "what was published outlives the next step", bit_difference(before, frozen(published)))
+    donated = programs.plan.donated_part(mine)
+    left = [name for name, leaf in donated.items() if leaf.size and not leaf.is_deleted()]
+    require("step", "what is donated is written over", f"leaf {', '.join(left)} is still there" if left else None)
