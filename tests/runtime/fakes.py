@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -82,10 +82,11 @@ AGENT = pj.Agent(_act, lambda rng_key: jnp.zeros((), jnp.int32))
 
 
 def mean_loss(model: str) -> Callable[..., Any]:
-    """Return the loss that draws a model `float32[3]` to the mean observation, with some noise."""
+    """Return the loss that draws a model `float32[3]` to the mean observation, or number, with some noise."""
 
     def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
-        target = jnp.mean(jnp.tanh(batch["observation"]), axis=0) + 0.1 * jax.random.normal(rng_key, (3,))
+        values = batch["observation"] if isinstance(batch, Mapping) else batch[:, None]
+        target = jnp.mean(jnp.tanh(values), axis=0) + 0.1 * jax.random.normal(rng_key, (3,))
         return jnp.mean((params[model] - target) ** 2), {}
 
     return loss_fn
@@ -96,7 +97,7 @@ def learner(model: str = "policy") -> pj.Trainer[Any, Any]:
 
 
 def learning_system(environment: Any | None = None, **changes: Any) -> pj.System:
-    """Return a system that learns two of its three steps at a time from what the agent sees."""
+    """Return a system whose runs are two chunks of two steps, one for every three records."""
     schedule = pj.Schedule(learner(), data="seen", batch_size=4, steps=4, steps_per_chunk=2, when=pj.min_new(3))
     parts: dict[str, Any] = {
         "models": {"policy": pj.Model(jnp.zeros(3), jnp.vdot)},
@@ -155,12 +156,15 @@ def wait_for_phase(run: pj.Run, *phases: SystemPhase) -> None:
 
 
 def assert_equal_trees(first: Any, second: Any) -> None:
-    """Fail unless two trees are equal bit for bit; typed keys included."""
+    """Fail unless two trees are equal bit for bit; typed keys and read-only mappings included."""
+    first, second = jax.tree.map(_plain, first), jax.tree.map(_plain, second)
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(_plain(one), _plain(other))
+        np.testing.assert_array_equal(one, other)
 
 
 def _plain(leaf: Any) -> Any:
+    if isinstance(leaf, Mapping):
+        return {key: jax.tree.map(_plain, value) for key, value in leaf.items()}
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf)) if is_key else np.asarray(leaf)
