@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from pamiq_jax.errors import PauseTimeoutError, WorkerError
-from pamiq_jax.lifecycle import SystemEvent, SystemPhase, transition
+from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerError
+from pamiq_jax.lifecycle import SystemEvent, SystemPhase, allowed_events, transition
 from pamiq_jax.runtime.clock import Clock
 
+STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
 ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
 ENDED = frozenset({SystemPhase.STOPPED, SystemPhase.FAILED})
 
@@ -189,7 +190,7 @@ class Control:
             timeout: seconds.
 
         Raises:
-            InvalidTransitionError: not possible in the present phase.
+            InvalidTransitionError: not possible in the present phase, or the system ended before it was done.
             PauseTimeoutError: naming the workers that did not acknowledge.
         """
         with self._lock:
@@ -207,6 +208,8 @@ class Control:
                     f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds: "
                     "a tick takes longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
                 )
+            if self._phase in ENDING:
+                raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
 
     def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
         """Sleep until `until()` holds or an error is new; return whether `until()` holds.

@@ -15,7 +15,7 @@ from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.control import ENDED, ENDING, Control, worker_error
+from pamiq_jax.runtime.control import ENDED, STARTING, Control, worker_error
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
 from pamiq_jax.runtime.rows import MetricRows, OnMetrics, floats
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
@@ -160,8 +160,10 @@ class Run:
             WorkerError: compiling failed.
             TimeoutError: it takes longer.
         """
-        is_ready = self._control.wait(timeout, lambda: self._workers.ready is not None or self._has_ended)
-        if not is_ready:
+        control = self._control
+        if self._workers.ready is not None and control.phase not in STARTING:
+            return  # a worker's later failure is for `wait` to raise
+        if not control.wait(timeout, lambda: control.phase not in STARTING):
             raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
 
     def wait_for_version(self, version: int, timeout: float) -> Snapshot:
@@ -175,10 +177,6 @@ class Run:
             TimeoutError: naming the newest version.
         """
         return self._cells.store.wait_for(version, timeout)
-
-    @property
-    def _has_ended(self) -> bool:
-        return self._control.phase in ENDING
 
     @property
     def _cells(self) -> Cells:
