@@ -138,6 +138,7 @@ class TestDecisions:
     def test_hint_of_a_time(self) -> None:
         bench = Bench(fed_system(schedule(when=pj.every_seconds(2))))
         bench.feed(2)
+        bench.clock.advance(2)
         assert bench.tick().trainer == "fit"
         bench.clock.advance(0.5)
         assert bench.tick().wake == pj.Wake(milliseconds=1500)
@@ -259,11 +260,13 @@ class TestFailures:
         assert bench.run("a").reason.startswith("failed: NonFiniteError: not finite, so not published: ['a']")
         assert bench.tick().version == 5
 
-    def test_deleting_what_is_published(self) -> None:
-        published: list[jax.Array] = []
-        trainer = python_trainer(lambda number: published[0].delete())
-        bench = Bench(fed_system(schedule(trainer)))
-        published.append(bench.cells.store.latest.params["policy"])
+    def test_a_step_that_donates_what_is_published(self) -> None:
+        add_one = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf + 1, params), donate_argnums=0)
+
+        def step(state: Any, batch: Any) -> Any:
+            return state.replace(params=add_one(state.params)), {}
+
+        bench = Bench(fed_system(schedule(python_trainer(lambda number: None)._replace(step=step))))
         bench.feed(2)
         report = bench.tick()
         assert isinstance(report.error, DonationError)
