@@ -1,9 +1,14 @@
 """The lifecycle as data: phases, events, transition tables, and one function that looks them up."""
 
-from pamiq_jax.lifecycle.drawing import mermaid
-from pamiq_jax.lifecycle.machine import Event, Phase, allowed_events, is_final, transition
-from pamiq_jax.lifecycle.system import SYSTEM_TRANSITIONS, SystemEvent, SystemPhase
-from pamiq_jax.lifecycle.trainer import TRAINER_TRANSITIONS, TrainerEvent, TrainerPhase
+from pamiq_jax.lifecycle.machine import Event, Phase, allowed_events, is_final, mermaid, transition
+from pamiq_jax.lifecycle.tables import (
+    SYSTEM_TRANSITIONS,
+    TRAINER_TRANSITIONS,
+    SystemEvent,
+    SystemPhase,
+    TrainerEvent,
+    TrainerPhase,
+)
 
 __all__ = [
     "SYSTEM_TRANSITIONS",

@@ -1,14 +1,20 @@
-"""Look a transition up, and refuse what the table does not have before anything changes."""
+"""Look a transition up, refusing what the table does not have before anything changes, and draw a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, overload
 
 from pamiq_jax.errors import InvalidTransitionError, InvalidValueError
-from pamiq_jax.lifecycle.system import SYSTEM_TRANSITIONS, SystemEvent, SystemPhase
-from pamiq_jax.lifecycle.trainer import TRAINER_TRANSITIONS, TrainerEvent, TrainerPhase
+from pamiq_jax.lifecycle.tables import (
+    SYSTEM_TRANSITIONS,
+    TRAINER_TRANSITIONS,
+    SystemEvent,
+    SystemPhase,
+    TrainerEvent,
+    TrainerPhase,
+)
 
 type Phase = TrainerPhase | SystemPhase
 """A phase of either machine."""
@@ -16,8 +22,13 @@ type Phase = TrainerPhase | SystemPhase
 type Event = TrainerEvent | SystemEvent
 """An event of either machine."""
 
-_TABLES: Mapping[type, Mapping[Any, Any]] = {TrainerPhase: TRAINER_TRANSITIONS, SystemPhase: SYSTEM_TRANSITIONS}
-_EVENTS: Mapping[type, type[StrEnum]] = {TrainerPhase: TrainerEvent, SystemPhase: SystemEvent}
+_MACHINES: Mapping[type, tuple[type[StrEnum], Mapping[Any, Any]]] = {
+    TrainerPhase: (TrainerEvent, TRAINER_TRANSITIONS),
+    SystemPhase: (SystemEvent, SYSTEM_TRANSITIONS),
+}
+
+_COMMON = 3
+"""An event that leads as many phases to one target is drawn once, lest its arrows hide the others."""
 
 
 @overload
@@ -25,13 +36,7 @@ def transition(phase: TrainerPhase, event: TrainerEvent) -> TrainerPhase: ...
 @overload
 def transition(phase: SystemPhase, event: SystemEvent) -> SystemPhase: ...
 def transition(phase: Phase, event: Event) -> Phase:
-    """Return the phase that follows when `event` comes in `phase`.
-
-    The machine is chosen by the phase's type: a trainer's or the system's.
-
-    Args:
-        phase: the phase the machine is in.
-        event: what happens to it, from the same machine.
+    """Return the phase that follows when `event` comes in `phase`, by the table of the phase's type.
 
     Raises:
         InvalidTransitionError: if the event is not possible in this phase; it names those that are.
@@ -42,13 +47,13 @@ def transition(phase: Phase, event: Event) -> Phase:
         <TrainerPhase.SETTING_UP: 'setting_up'>
     """
     allowed = allowed_events(phase)
-    expected = _EVENTS[type(phase)]
+    expected, table = _MACHINES[type(phase)]
     # Two StrEnums with equal values are equal: without this a trainer would take the system's STOP for its own.
     if not isinstance(event, expected):
         raise InvalidValueError("event", event, f"a {expected.__name__}", "send a machine only its own events")
     if event not in allowed:
         raise InvalidTransitionError(phase, event, allowed)
-    return _TABLES[type(phase)][phase, event]
+    return table[phase, event]
 
 
 @overload
@@ -65,10 +70,9 @@ def allowed_events(phase: Phase) -> tuple[Event, ...]:
         >>> [str(event) for event in allowed_events(SystemPhase.PAUSED)]
         ['resume', 'stop', 'fail']
     """
-    table = _TABLES.get(type(phase))
-    if table is None:
+    if type(phase) not in _MACHINES:
         raise InvalidValueError("phase", phase, "a TrainerPhase or a SystemPhase")
-    return tuple(event for source, event in table if source == phase)
+    return tuple(event for source, event in _MACHINES[type(phase)][1] if source == phase)
 
 
 def is_final(phase: Phase) -> bool:
@@ -79,3 +83,40 @@ def is_final(phase: Phase) -> bool:
         (True, False)
     """
     return not allowed_events(phase)
+
+
+def mermaid[P: StrEnum, E: StrEnum](table: Mapping[tuple[P, E], P], current: P | None = None) -> str:
+    """Return the table as the text of a Mermaid `stateDiagram-v2`.
+
+    The initial phase is that of the table's first key; a phase without a row is final. An event that at
+    least three phases answer in the same way gets one arrow, from a node that says which phases those are.
+
+    Args:
+        table: the phase that follows on each (phase, event).
+        current: a phase to highlight, for a live view.
+
+    Example:
+        >>> mermaid(TRAINER_TRANSITIONS).splitlines()[:3]
+        ['stateDiagram-v2', '    [*] --> waiting', '    waiting --> setting_up: start']
+    """
+    arrows: dict[tuple[E, P], list[str]] = {}
+    for (source, event), target in table.items():
+        arrows.setdefault((event, target), []).append(source)
+    lines = [f"[*] --> {next(iter(table))[0]}"]
+    for (event, target), sources in arrows.items():
+        if len(sources) < _COMMON:
+            lines += [f"{source} --> {target}: {event}" for source in sources]
+        else:
+            node, label = _common_node(table, sources)
+            lines += [f'state "{label}" as {node}', f"{node} --> {target}: {event}"]
+    with_row = {source for source, _ in table}
+    lines += [f"{phase} --> [*]" for phase in dict.fromkeys(table.values()) if phase not in with_row]
+    if current is not None:
+        lines += ["classDef current fill:#ffe8a3,stroke:#b7791f,color:#1a202c", f"class {current} current"]
+    # As keys, since two events that come from the same phases declare the same node.
+    return "stateDiagram-v2\n" + "".join(f"    {line}\n" for line in dict.fromkeys(lines))
+
+
+def _common_node[P: StrEnum, E: StrEnum](table: Mapping[tuple[P, E], P], sources: Sequence[str]) -> tuple[str, str]:
+    others = [phase for phase in dict.fromkeys(source for source, _ in table) if phase not in sources]
+    return "_but_".join(["any_phase", *others]), ", but not ".join(["any phase that is not final", *others])

@@ -10,7 +10,7 @@ import pytest
 
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.lifecycle import SYSTEM_TRANSITIONS, TRAINER_TRANSITIONS, SystemPhase, mermaid
-from pamiq_jax.lifecycle.diagram import main, refresh
+from scripts.lifecycle_diagrams import main, refresh
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "lifecycle.md"
 TABLES: list[Any] = [pytest.param(TRAINER_TRANSITIONS, id="trainer"), pytest.param(SYSTEM_TRANSITIONS, id="system")]

@@ -1,6 +1,6 @@
 """Keep the diagrams of a documentation page equal to the transition tables.
 
-Rewrite a page with `python -m pamiq_jax.lifecycle.diagram docs/concepts/lifecycle.md`.
+Rewrite a page with `python scripts/lifecycle_diagrams.py docs/concepts/lifecycle.md`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import re
 import sys
 
 from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.lifecycle.drawing import mermaid
-from pamiq_jax.lifecycle.system import SYSTEM_TRANSITIONS
-from pamiq_jax.lifecycle.trainer import TRAINER_TRANSITIONS
+from pamiq_jax.lifecycle import SYSTEM_TRANSITIONS, TRAINER_TRANSITIONS, mermaid
 
 
 def refresh(page: str) -> str:
