@@ -12,43 +12,25 @@ INT32_MAX = 2**31 - 1
 
 
 def checked_integer(argument: str, value: SupportsIndex, least: int, most: int = INT32_MAX) -> int:
-    """Return `value` as a Python int.
-
-    Raises:
-        InvalidValueError: if it is no integer, or not from `least` to `most`.
-
-    Example:
-        >>> checked_integer("min_size(minimum)", 5, least=1)
-        5
-    """
-    expected = f"an integer from {least} to {most}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidValueError(argument, value, expected)
-    if not least <= (integer := operator.index(value)) <= most:
-        raise InvalidValueError(argument, value, expected)
+    """Return `value` as a Python int, or raise InvalidValueError unless it is one from `least` to `most`."""
+    integer = None if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
+    if integer is None or not least <= integer <= most:
+        raise InvalidValueError(argument, value, f"an integer from {least} to {most}")
     return integer
 
 
 def checked_number(argument: str, value: float, least: float, most: float) -> float:
-    """Return `value` as it is.
-
-    Raises:
-        InvalidValueError: if it is not from `least` to `most`; NaN is not.
-
-    Example:
-        >>> checked_number("every_seconds(seconds)", 0.5, least=0.001, most=10)
-        0.5
-    """
+    """Return `value`, or raise InvalidValueError unless it is from `least` to `most`; NaN is not."""
     if isinstance(value, bool) or not least <= value <= most:
         raise InvalidValueError(argument, value, f"a number from {least} to {most}")
     return value
 
 
-def short_number(value: float) -> str:
-    """Return the shortest text that reads back as `value`.
+def checked_milliseconds(argument: str, seconds: float) -> int:
+    """Return `seconds` in milliseconds, or raise InvalidValueError unless it is from one of them to 24 days."""
+    return round(checked_number(argument, seconds, least=0.001, most=INT32_MAX // 1000) * 1000)
 
-    Example:
-        >>> short_number(5.0), short_number(0.5)
-        ('5', '0.5')
-    """
+
+def short_number(value: float) -> str:
+    """Return the shortest text that reads back as `value`."""
     return str(int(value)) if value == int(value) else repr(float(value))

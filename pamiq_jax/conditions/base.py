@@ -1,84 +1,22 @@
-"""What a condition may know, what it answers, and the class that all conditions share."""
+"""The class that all conditions share and what `&`, `|` and `~` make of them."""
 
 from __future__ import annotations
 
+import functools
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, final
+from dataclasses import dataclass
+from typing import ClassVar, Self, final, override
 
-import jax
+from pamiq_jax.conditions.progress import Decision, Progress, Truth, Wake, first_change
+from pamiq_jax.errors import UnsatisfiableConditionError
 
-type Count = int | jax.Array
-"""A Python int, or an int32 array `[]` when a condition is traced."""
+type ConditionFn = Callable[[Progress, Progress], Truth | tuple[Truth, str]]
+"""A user's own condition: `(now, last) -> bool` or `(now, last) -> (bool, reason)`, pure."""
 
-type Truth = bool | jax.Array
-"""A Python bool, or a bool array `[]` when a condition is traced."""
-
-
-class Progress(NamedTuple):
-    """How far a buffer and the trainer that watches it have come. The counters only grow, except `size`.
-
-    A trainer that has not run yet has `Progress()`, all zero, as its last run.
-
-    Args:
-        size: records in the buffer now.
-        seen: records that were made, including those that were dropped on the way.
-        inserted: records that were put into the buffer, including those it has overwritten since.
-        sampled: records that the trainer has drawn from the buffer.
-        steps: training steps the trainer has taken.
-        time_ms: milliseconds since the system started, pauses not counted.
-        second_of_day: seconds since midnight, local time.
-
-    Example:
-        >>> Progress(size=10, inserted=12).size
-        10
-    """
-
-    size: Count = 0
-    seen: Count = 0
-    inserted: Count = 0
-    sampled: Count = 0
-    steps: Count = 0
-    time_ms: Count = 0
-    second_of_day: Count = 0
-
-    def as_ints(self) -> Progress:
-        """Return the same counters as Python ints.
-
-        Example:
-            >>> import jax.numpy as jnp
-            >>> Progress(size=jnp.int32(3)).as_ints().size
-            3
-        """
-        return Progress(*(int(count) for count in self))
-
-
-class Wake(NamedTuple):
-    """The least that must happen before a condition's answer can change: a hint that lets a thread sleep.
-
-    The answer can change once `records` further records have come, or once `milliseconds` have
-    passed, whichever is first. None means: not by that. Waking too early is harmless.
-
-    Example:
-        >>> Wake(records=3)
-        Wake(records=3, milliseconds=None)
-    """
-
-    records: int | None = None
-    milliseconds: int | None = None
-
-
-class Decision(NamedTuple):
-    """A condition's answer: whether to train, why (or why not), and when to ask again if not.
-
-    Example:
-        >>> Decision(True, "has 5 of 5 records")
-        Decision(go=True, reason='has 5 of 5 records', wake=Wake(records=None, milliseconds=None))
-    """
-
-    go: bool
-    reason: str
-    wake: Wake = Wake()
+type ConditionLike = Condition | ConditionFn
+"""What `&` and `|` take on either side."""
 
 
 class Condition(ABC):
@@ -100,12 +38,7 @@ class Condition(ABC):
 
     @final
     def __call__(self, now: Progress, last: Progress) -> Decision:
-        """Return the decision with its reason. Called outside of `jit`; inside it, use `test`.
-
-        Args:
-            now: the counters at this moment: Python ints, or scalar arrays `[]`.
-            last: the counters when the trainer's last run started; `Progress()` before the first.
-        """
+        """Return the decision with its reason. Called outside of `jit`; inside it, use `test`."""
         now, last = now.as_ints(), last.as_ints()
         go = bool(self.test(now, last))
         return Decision(go, self.explain(now, last), Wake() if go else self.wake(now, last))
@@ -131,29 +64,166 @@ class Condition(ABC):
         return None
 
     def __and__(self, other: ConditionLike) -> Condition:
-        return _combine.All.of(self, other) if callable(other) else NotImplemented
+        return All.of(self, other) if callable(other) else NotImplemented
 
     def __rand__(self, other: ConditionLike) -> Condition:
-        return _combine.All.of(other, self) if callable(other) else NotImplemented
+        return All.of(other, self) if callable(other) else NotImplemented
 
     def __or__(self, other: ConditionLike) -> Condition:
-        return _combine.Any.of(self, other) if callable(other) else NotImplemented
+        return Any.of(self, other) if callable(other) else NotImplemented
 
     def __ror__(self, other: ConditionLike) -> Condition:
-        return _combine.Any.of(other, self) if callable(other) else NotImplemented
+        return Any.of(other, self) if callable(other) else NotImplemented
 
     def __invert__(self) -> Condition:
-        return _combine.Not(self)
+        return Not(self)
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self!r} has no truth of its own: join conditions with & | ~, not with `and`, `or`, `not`")
 
 
-type ConditionFn = Callable[[Progress, Progress], Truth | tuple[Truth, str]]
-"""A user's own condition: `(now, last) -> bool` or `(now, last) -> (bool, reason)`, pure."""
+@dataclass(frozen=True, repr=False)
+class _Combination(Condition):
+    """What All and Any share: they differ in which truth of a part decides the whole."""
 
-type ConditionLike = Condition | ConditionFn
-"""What `&` and `|` take on either side."""
+    parts: tuple[Condition, ...]
 
-# At the end, since the combinations are conditions themselves and need the class above.
-from pamiq_jax.conditions import combine as _combine  # noqa: E402
+    decisive: ClassVar[bool]
+    word: ClassVar[str]
+    symbol: ClassVar[str]
+
+    @classmethod
+    def of(cls, *conditions: ConditionLike) -> Self:
+        """Return the combination, with parts that are such a combination themselves unfolded."""
+        from pamiq_jax.conditions.function import as_condition  # which is built on the class above
+
+        parts: list[Condition] = []
+        for condition in map(as_condition, conditions):
+            parts.extend(condition.parts if isinstance(condition, cls) else (condition,))
+        return cls(tuple(parts))
+
+    @override
+    def test(self, now: Progress, last: Progress) -> Truth:
+        join = operator.or_ if self.decisive else operator.and_
+        return functools.reduce(join, (part.test(now, last) for part in self.parts))
+
+    @override
+    def explain(self, now: Progress, last: Progress) -> str:
+        parts = self._deciding(now, last) or self.parts
+        return f" {self.word} ".join(_grouped(part, part.explain(now, last)) for part in parts)
+
+    @override
+    def wake(self, now: Progress, last: Progress) -> Wake:
+        deciding = self._deciding(now, last)
+        return first_change([part.wake(now, last) for part in deciding or self.parts], of_all=bool(deciding))
+
+    def _deciding(self, now: Progress, last: Progress) -> list[Condition]:
+        return [part for part in self.parts if bool(part.test(now, last)) is self.decisive]
+
+    @override
+    def never(self, capacity: int) -> str | None:
+        return _joined([part.never(capacity) for part in self.parts], need_all=self.decisive)
+
+    @override
+    def always(self, capacity: int) -> str | None:
+        return _joined([part.always(capacity) for part in self.parts], need_all=not self.decisive)
+
+    @override
+    def __repr__(self) -> str:
+        return f" {self.symbol} ".join(_grouped(part, repr(part)) for part in self.parts)
+
+
+class All(_Combination):
+    """Holds when every part does; `first & second` makes it.
+
+    Example:
+        >>> from pamiq_jax.conditions import min_new, min_size
+        >>> min_size(1000) & min_new(100)
+        min_size(1000) & min_new(100)
+    """
+
+    decisive, word, symbol = False, "and", "&"
+
+
+class Any(_Combination):
+    """Holds when one part does; `first | second` makes it.
+
+    Example:
+        >>> from pamiq_jax.conditions import every_seconds, min_new
+        >>> min_new(100) | every_seconds(60)
+        min_new(100) | every_seconds(60)
+    """
+
+    decisive, word, symbol = True, "or", "|"
+
+
+@dataclass(frozen=True, repr=False)
+class Not(Condition):
+    """Holds when `condition` does not; `~condition` makes it.
+
+    Example:
+        >>> from pamiq_jax.conditions import time_of_day
+        >>> ~time_of_day(8, 20)
+        ~time_of_day(8, 20)
+    """
+
+    condition: Condition
+
+    @override
+    def test(self, now: Progress, last: Progress) -> Truth:
+        return self.condition.test(now, last) ^ True  # `~` of a Python bool would be -1 or -2
+
+    @override
+    def explain(self, now: Progress, last: Progress) -> str:
+        return f"not: {_grouped(self.condition, self.condition.explain(now, last))}"
+
+    @override
+    def wake(self, now: Progress, last: Progress) -> Wake:
+        return self.condition.wake(now, last)
+
+    @override
+    def never(self, capacity: int) -> str | None:
+        return self.condition.always(capacity)
+
+    @override
+    def always(self, capacity: int) -> str | None:
+        return self.condition.never(capacity)
+
+    @override
+    def __repr__(self) -> str:
+        return f"~{_grouped(self.condition, repr(self.condition))}"
+
+
+def _grouped(part: Condition, text: str) -> str:
+    return f"({text})" if isinstance(part, _Combination) else text
+
+
+def _joined(reasons: list[str | None], need_all: bool) -> str | None:
+    known = [reason for reason in reasons if reason is not None]
+    if need_all:
+        return " and ".join(known) if len(known) == len(reasons) else None
+    return known[0] if known else None
+
+
+def check_satisfiable(condition: Condition, capacity: int, name: str) -> None:
+    """Raise if `condition` can never hold for a buffer of `capacity` records.
+
+    Finds what a single part can tell of itself, not that two parts contradict each other.
+
+    Args:
+        condition: when the trainer should run.
+        capacity: how many records the buffer holds at most.
+        name: whose condition it is, for the message: `trainer 'vae'`.
+
+    Raises:
+        UnsatisfiableConditionError: if it can never hold.
+
+    Example:
+        >>> from pamiq_jax.conditions import min_size
+        >>> check_satisfiable(min_size(100), capacity=100, name="trainer 'vae'")
+    """
+    if reason := condition.never(capacity):
+        raise UnsatisfiableConditionError(
+            f"{name} would wait for ever for {condition!r}: {reason}; "
+            "give it another condition, or its buffer a larger capacity"
+        )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import override
-
-from pamiq_jax.conditions.arguments import INT32_MAX, checked_number, short_number
-from pamiq_jax.conditions.base import Condition, Progress, Truth, Wake
+from pamiq_jax.conditions.arguments import checked_milliseconds, checked_number, short_number
+from pamiq_jax.conditions.base import Condition
+from pamiq_jax.conditions.function import Rule
+from pamiq_jax.conditions.progress import Progress, Truth, Wake
 from pamiq_jax.errors import InvalidValueError
 
 _HOUR = 3600
@@ -29,32 +28,19 @@ def every_seconds(seconds: float) -> Condition:
         >>> every_seconds(5)(Progress(time_ms=8_000), last=Progress(time_ms=5_000)).reason
         '3.0 of 5 seconds since the last run'
     """
-    checked = checked_number("every_seconds(seconds)", seconds, least=0.001, most=INT32_MAX // 1000)
-    return _EverySeconds(round(checked * 1000))
+    interval = checked_milliseconds("every_seconds(seconds)", seconds)
+    written = short_number(interval / 1000)
 
-
-@dataclass(frozen=True, repr=False)
-class _EverySeconds(Condition):
-    milliseconds: int
-
-    @override
-    def test(self, now: Progress, last: Progress) -> Truth:
-        return now.time_ms - last.time_ms >= self.milliseconds
-
-    @override
-    def explain(self, now: Progress, last: Progress) -> str:
+    def facts(now: Progress, last: Progress) -> str:
         passed = int(now.time_ms - last.time_ms) // 100 / 10  # rounded down: "5.0 of 5" would look as if it held
-        return f"{passed:.1f} of {short_number(self.milliseconds / 1000)} seconds since the last run"
+        return f"{passed:.1f} of {written} seconds since the last run"
 
-    @override
-    def wake(self, now: Progress, last: Progress) -> Wake:
-        missing = self.milliseconds - int(now.time_ms - last.time_ms)
+    def hint(now: Progress, last: Progress) -> Wake:
+        missing = interval - int(now.time_ms - last.time_ms)
         # Once it holds, only the start of a run changes that; neither records nor time do.
         return Wake(milliseconds=missing) if missing > 0 else Wake()
 
-    @override
-    def __repr__(self) -> str:
-        return f"every_seconds({short_number(self.milliseconds / 1000)})"
+    return Rule(f"every_seconds({written})", lambda now, last: now.time_ms - last.time_ms >= interval, facts, hint)
 
 
 def time_of_day(start_hour: float, end_hour: float) -> Condition:
@@ -81,7 +67,22 @@ def time_of_day(start_hour: float, end_hour: float) -> Condition:
     if start == end:
         remedy = "write time_of_day(0, 24) for the whole day"
         raise InvalidValueError("time_of_day(end_hour)", end_hour, "another hour than start_hour", remedy)
-    return _TimeOfDay(start, end)
+    code = f"time_of_day({short_number(start / _HOUR)}, {short_number(end / _HOUR)})"
+    whole_day = end - start == _DAY
+
+    def holds(now: Progress, last: Progress) -> Truth:
+        started, not_ended = now.second_of_day >= start, now.second_of_day < end
+        return started & not_ended if start < end else started | not_ended
+
+    def facts(now: Progress, last: Progress) -> str:
+        place = "within" if holds(now, last) else "outside"
+        return f"{_clock_face(int(now.second_of_day))} is {place} {_clock_face(start)}-{_clock_face(end)}"
+
+    def hint(now: Progress, last: Progress) -> Wake:
+        boundary = end if holds(now, last) else start
+        return Wake() if whole_day else Wake(milliseconds=(boundary - int(now.second_of_day)) % _DAY * 1000)
+
+    return Rule(code, holds, facts, hint, why_always=f"{code} is the whole day" if whole_day else None)
 
 
 def _second(argument: str, hour: float) -> int:
@@ -90,35 +91,3 @@ def _second(argument: str, hour: float) -> int:
 
 def _clock_face(second: int) -> str:
     return f"{second // _HOUR:02}:{second % _HOUR // 60:02}"
-
-
-@dataclass(frozen=True, repr=False)
-class _TimeOfDay(Condition):
-    start: int
-    end: int
-
-    @override
-    def test(self, now: Progress, last: Progress) -> Truth:
-        started, not_ended = now.second_of_day >= self.start, now.second_of_day < self.end
-        return started & not_ended if self.start < self.end else started | not_ended
-
-    @override
-    def explain(self, now: Progress, last: Progress) -> str:
-        place = "within" if self.test(now, last) else "outside"
-        window = f"{_clock_face(self.start)}-{_clock_face(self.end)}"
-        return f"{_clock_face(int(now.second_of_day))} is {place} {window}"
-
-    @override
-    def wake(self, now: Progress, last: Progress) -> Wake:
-        if self.always(0):
-            return Wake()
-        boundary = self.end if self.test(now, last) else self.start
-        return Wake(milliseconds=(boundary - int(now.second_of_day)) % _DAY * 1000)
-
-    @override
-    def always(self, capacity: int) -> str | None:
-        return f"{self!r} is the whole day" if self.end - self.start == _DAY else None
-
-    @override
-    def __repr__(self) -> str:
-        return f"time_of_day({short_number(self.start / _HOUR)}, {short_number(self.end / _HOUR)})"

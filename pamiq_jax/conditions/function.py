@@ -1,16 +1,55 @@
-"""Any callable as a condition."""
+"""Conditions made of functions: the factories' own, and any callable of a user."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, override
 
 import jax
 import numpy as np
 
-from pamiq_jax.conditions.arguments import INT32_MAX, checked_number, short_number
-from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike, Progress, Truth, Wake
+from pamiq_jax.conditions.arguments import checked_milliseconds, short_number
+from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike
+from pamiq_jax.conditions.progress import Progress, Truth, Wake
 from pamiq_jax.errors import InvalidValueError
+
+
+@dataclass(frozen=True, repr=False)
+class Rule(Condition):
+    """A condition made of functions. The code that makes it, and a user's function if it has one, are what it is."""
+
+    code: str
+    holds: Callable[[Progress, Progress], Truth] = field(compare=False)
+    facts: Callable[[Progress, Progress], str] = field(compare=False)
+    hint: Callable[[Progress, Progress], Wake] = field(compare=False)
+    why_never: Callable[[int], str | None] = field(default=lambda capacity: None, compare=False)
+    why_always: str | None = None
+    function: ConditionFn | None = None
+
+    @override
+    def test(self, now: Progress, last: Progress) -> Truth:
+        return self.holds(now, last)
+
+    @override
+    def explain(self, now: Progress, last: Progress) -> str:
+        return self.facts(now, last)
+
+    @override
+    def wake(self, now: Progress, last: Progress) -> Wake:
+        return self.hint(now, last)
+
+    @override
+    def never(self, capacity: int) -> str | None:
+        return self.why_never(capacity)
+
+    @override
+    def always(self, capacity: int) -> str | None:
+        return self.why_always
+
+    @override
+    def __repr__(self) -> str:
+        return self.code
 
 
 def when(function: ConditionFn, *, description: str | None = None, recheck_seconds: float | None = None) -> Condition:
@@ -34,10 +73,33 @@ def when(function: ConditionFn, *, description: str | None = None, recheck_secon
     """
     if not callable(function):
         raise InvalidValueError("when(function)", function, "a callable (now, last) -> bool")
-    if recheck_seconds is None:
-        return _Function(function, description, None)
-    checked = checked_number("when(recheck_seconds)", recheck_seconds, least=0.001, most=INT32_MAX // 1000)
-    return _Function(function, description, round(checked * 1000))
+    name = getattr(function, "__name__", repr(function))
+    recheck = None if recheck_seconds is None else checked_milliseconds("when(recheck_seconds)", recheck_seconds)
+
+    def facts(now: Progress, last: Progress) -> str:
+        truth, reason = _ask(function, name, now, last)
+        return reason or f"{description or name}: {'yes' if truth else 'no'}"
+
+    described = "" if description is None else f", description={description!r}"
+    rechecked = "" if recheck is None else f", recheck_seconds={short_number(recheck / 1000)}"
+    return Rule(
+        f"when({name}{described}{rechecked})",
+        holds=lambda now, last: _ask(function, name, now, last)[0],
+        facts=facts,
+        hint=lambda now, last: Wake(records=1, milliseconds=recheck),
+        function=function,
+    )
+
+
+def _ask(function: ConditionFn, name: str, now: Progress, last: Progress) -> tuple[Truth, str]:
+    answer: Any = function(now, last)
+    truth, reason = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
+    if isinstance(truth, np.bool):
+        truth = bool(truth)
+    # A forgotten `return` would otherwise be a trainer that waits for ever.
+    if not isinstance(truth, bool | jax.Array) or not isinstance(reason, str):
+        raise InvalidValueError(f"what {name} returned", answer, "a bool, or a bool and a reason")
+    return truth, reason
 
 
 def as_condition(condition: ConditionLike) -> Condition:
@@ -51,45 +113,3 @@ def as_condition(condition: ConditionLike) -> Condition:
         'wants three'
     """
     return condition if isinstance(condition, Condition) else when(condition)
-
-
-@dataclass(frozen=True, repr=False)
-class _Function(Condition):
-    function: ConditionFn
-    description: str | None
-    recheck_milliseconds: int | None
-
-    @override
-    def test(self, now: Progress, last: Progress) -> Truth:
-        return self._ask(now, last)[0]
-
-    @override
-    def explain(self, now: Progress, last: Progress) -> str:
-        truth, reason = self._ask(now, last)
-        return reason or f"{self.description or self._name()}: {'yes' if truth else 'no'}"
-
-    @override
-    def wake(self, now: Progress, last: Progress) -> Wake:
-        return Wake(records=1, milliseconds=self.recheck_milliseconds)
-
-    @override
-    def __repr__(self) -> str:
-        options = [self._name()]
-        if self.description is not None:
-            options.append(f"description={self.description!r}")
-        if self.recheck_milliseconds is not None:
-            options.append(f"recheck_seconds={short_number(self.recheck_milliseconds / 1000)}")
-        return f"when({', '.join(options)})"
-
-    def _name(self) -> str:
-        return getattr(self.function, "__name__", repr(self.function))
-
-    def _ask(self, now: Progress, last: Progress) -> tuple[Truth, str]:
-        answer: Any = self.function(now, last)
-        truth, reason = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
-        if isinstance(truth, np.bool):
-            truth = bool(truth)
-        # A forgotten `return` would otherwise be a trainer that waits for ever.
-        if not isinstance(truth, bool | jax.Array) or not isinstance(reason, str):
-            raise InvalidValueError(f"what {self._name()} returned", answer, "a bool, or a bool and a reason")
-        return truth, reason
