@@ -60,8 +60,8 @@ def time_of_day(start_hour: float, end_hour: float) -> Condition:
         >>> time_of_day(22, 6)(Progress(second_of_day=12 * 3600 + 1800), Progress()).reason
         '12:30 is outside 22:00-06:00'
     """
-    start = _second("time_of_day(start_hour)", start_hour)
-    end = _second("time_of_day(end_hour)", end_hour)
+    start = round(checked_number("time_of_day(start_hour)", start_hour, least=0, most=24) * _HOUR)
+    end = round(checked_number("time_of_day(end_hour)", end_hour, least=0, most=24) * _HOUR)
     if start == _DAY:
         raise InvalidValueError("time_of_day(start_hour)", start_hour, "an hour before 24", "write 0 for midnight")
     if start == end:
@@ -83,10 +83,6 @@ def time_of_day(start_hour: float, end_hour: float) -> Condition:
         return Wake() if whole_day else Wake(milliseconds=(boundary - int(now.second_of_day)) % _DAY * 1000)
 
     return Rule(code, holds, facts, hint, why_always=f"{code} is the whole day" if whole_day else None)
-
-
-def _second(argument: str, hour: float) -> int:
-    return round(checked_number(argument, hour, least=0, most=24) * _HOUR)
 
 
 def _clock_face(second: int) -> str:

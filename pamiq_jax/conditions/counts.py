@@ -33,7 +33,7 @@ def always() -> Condition:
 def min_size(minimum: SupportsIndex) -> Condition:
     """Return the condition that the buffer holds at least `minimum` records.
 
-    A buffer with a smaller capacity never does, so a system with the two is refused when it is built.
+    A system whose buffer is smaller than that is refused when it is built.
 
     Args:
         minimum: number of records, at least 1.
@@ -135,6 +135,8 @@ def _as_fraction(ratio: float) -> Fraction:
     exact = Fraction(checked_number("samples_per_insert(ratio)", ratio, least=1 / _MAX_DENOMINATOR, most=1e6))
     near = exact.limit_denominator(_MAX_DENOMINATOR)
     if abs(near - exact) > exact / 10**6:
-        expected, remedy = f"a fraction with a denominator up to {_MAX_DENOMINATOR}", "the nearest is "
-        raise InvalidValueError("samples_per_insert(ratio)", ratio, expected, remedy + short_number(float(near)))
+        expected = f"a fraction with a denominator up to {_MAX_DENOMINATOR}"
+        raise InvalidValueError(
+            "samples_per_insert(ratio)", ratio, expected, f"the nearest is {short_number(float(near))}"
+        )
     return near
