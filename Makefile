@@ -35,8 +35,8 @@ check: dev-environment ## format, lint, types, import direction
 	@$(RUN) -m basedpyright --project pyproject.toml --pythonpath $(RUN)
 	@$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
-bench: dev-environment ## run every benchmarks/bench_*.py
-	@set -e; for file in $(sort $(wildcard benchmarks/bench_*.py)); do echo "$$file"; $(RUN) "$$file" $(ARGS); done
+bench: dev-environment ## measure against references; names and --quick in ARGS
+	@$(RUN) -m benchmarks $(ARGS)
 
 docs: dev-environment ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

@@ -1,0 +1,96 @@
+"""Steps per second inside `launch`, against a bare `jit(lax.scan)` loop on the same data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import pamiq_jax as pj
+from benchmarks.harness import alternate, report
+
+RECORDS, FEATURES, HIDDEN, BATCH = 4096, 64, 256, 64
+
+
+def _loss(params: Any, batch: Any, rng_key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    hidden = jnp.tanh(batch @ params["model"]["first"])
+    return jnp.mean((hidden @ params["model"]["second"] - batch) ** 2), {}
+
+
+def _params() -> dict[str, jax.Array]:
+    first, second = jax.random.split(jax.random.key(0))
+    return {
+        "first": 0.1 * jax.random.normal(first, (FEATURES, HIDDEN)),
+        "second": 0.1 * jax.random.normal(second, (HIDDEN, FEATURES)),
+    }
+
+
+def _bare(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
+    """The reference: what a competent person writes without any library."""
+    tx = optax.adam(1e-3)
+
+    def step(carry: Any, _: Any) -> tuple[Any, jax.Array]:
+        params, opt_state, key = carry
+        key, sample_key = jax.random.split(key)
+        batch = records[jax.random.randint(sample_key, (BATCH,), 0, RECORDS)]
+        (loss, _), gradients = jax.value_and_grad(_loss, has_aux=True)(params, batch, key)
+        updates, opt_state = tx.update(gradients, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, key), loss
+
+    @jax.jit
+    def run(carry: Any) -> tuple[Any, jax.Array]:
+        carry, losses = jax.lax.scan(step, carry, None, length=chunk)
+        return carry, jnp.mean(losses)
+
+    records = jnp.array(data)
+    params = {"model": _params()}
+    carry = (params, tx.init(params), jax.random.key(1))
+    carry, loss = jax.block_until_ready(run(carry))
+    started = time.perf_counter()
+    for _ in range(chunks):
+        carry, loss = jax.block_until_ready(run(carry))
+    return chunk * chunks / (time.perf_counter() - started)
+
+
+def _ours(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
+    trainer = pj.gradient_trainer(_loss, optax.adam(1e-3))
+    schedule = pj.Schedule(
+        trainer, data="x", batch_size=BATCH, steps=chunk * chunks, steps_per_chunk=chunk, when=pj.min_new(RECORDS)
+    )
+    system = pj.System(
+        models={"model": pj.Model(_params())},
+        buffers={"x": pj.ring_buffer(RECORDS, example=data[0])},
+        trainers={"t": schedule},
+        queues={"x": pj.Queue(capacity=RECORDS)},
+    )
+    times: list[float] = []
+    with pj.launch(system, on_metrics=lambda row: times.append(row.seconds)) as run:
+        for record in data:
+            run.collect("x", record)
+        run.wait_for_version(1, timeout=600)
+    return chunk * (chunks - 1) / (times[-1] - times[0])
+
+
+def measure(*, quick: bool) -> list[dict[str, object]]:
+    """Return one row for chunks of about 1 ms and one for about 5 ms on this machine."""
+    data = np.random.default_rng(0).normal(size=(RECORDS, FEATURES)).astype(np.float32)
+    step_seconds = 1 / _bare(data, 64, 8)
+    rows: list[dict[str, object]] = []
+    for milliseconds, goal in ((1, ">= 0.90"), (5, ">= 0.97")):
+        chunk = max(1, round(milliseconds / 1000 / step_seconds))
+        chunks = max(8, round((0.5 if quick else 3) / (chunk * step_seconds)))
+        comparison = alternate(
+            lambda chunk=chunk, chunks=chunks: _ours(data, chunk, chunks),
+            lambda chunk=chunk, chunks=chunks: _bare(data, chunk, chunks),
+            runs=5,
+        )
+        more: dict[str, object] = {"chunk_ms": milliseconds, "steps_per_chunk": chunk}
+        row = report(
+            "train_throughput", comparison, reference_name="jit(lax.scan)", unit="steps/s", goal=goal, more=more
+        )
+        rows.append(row)
+    return rows
