@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +30,10 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
         params = jax.block_until_ready(_params(size))
         store = pj.SnapshotStore(params)
         jax.block_until_ready(copy(params))
+        publish = functools.partial(store.publish, params, step=0)
         for _ in range(runs):
-            ours[size].append(_seconds_each(lambda: store.publish(params, step=0), 200))
-            copies[size].append(_seconds_each(lambda: jax.block_until_ready(copy(params)), 2))
+            ours[size].append(_seconds_each(publish, 200))
+            copies[size].append(_seconds_each(lambda params=params: jax.block_until_ready(copy(params)), 2))
     medians = {size: sorted(times)[runs // 2] * 1e6 for size, times in ours.items()}
     slowest, fastest = max(medians, key=lambda size: medians[size]), min(medians, key=lambda size: medians[size])
     comparison = Comparison([1e6 * seconds for seconds in ours[slowest]], [1e6 * seconds for seconds in ours[fastest]])
@@ -44,8 +47,7 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     return [report("publish", comparison, reference_name=name, unit="us", goal="<= 3", more=more)]
 
 
-def _seconds_each(function: object, repeats: int) -> float:
-    assert callable(function)
+def _seconds_each(function: Callable[[], object], repeats: int) -> float:
     started = time.perf_counter()
     for _ in range(repeats):
         function()
