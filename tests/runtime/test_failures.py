@@ -1,0 +1,258 @@
+"""What a launched system does when a part of it raises: the rest goes on, and the owner is told why."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pamiq_jax as pj
+from pamiq_jax.errors import (
+    CompileAfterReadyError,
+    InvalidTransitionError,
+    InvalidValueError,
+    NonFiniteError,
+    StepStructureError,
+    WorkerError,
+)
+from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
+from tests.runtime.fakes import (
+    AGENT,
+    PATIENCE,
+    World,
+    fed_system,
+    learner,
+    learning_system,
+    nan_trainer,
+    python_trainer,
+    wait_for_phase,
+)
+
+
+class TestTrainer:
+    def test_the_agent_goes_on_and_wait_raises_once_with_the_cause(self) -> None:
+        acted_after, runs = threading.Event(), []
+
+        def fail(number: int) -> None:
+            if number == 3:
+                raise ValueError("the loss is a fish")
+
+        def on_interaction(report: Any) -> None:
+            if runs and runs[0].status.errors:
+                runs.append(report.version)
+            if len(runs) == 20:
+                acted_after.set()
+
+        schedule = pj.Schedule(python_trainer(fail), data="seen", batch_size=1)
+        with pj.launch(learning_system(trainers={"fit": schedule}), on_interaction=on_interaction) as run:
+            runs.append(run)
+            with pytest.raises(WorkerError, match="worker 'trainer fit' failed: ValueError: the loss") as caught:
+                run.wait(PATIENCE)
+            assert isinstance(caught.value.__cause__, ValueError)
+            assert caught.value.worker == "trainer fit"
+            assert acted_after.wait(PATIENCE)
+            status = run.status
+            assert (status.phase, status.trainers["fit"].phase) == (SystemPhase.RUNNING, TrainerPhase.FAILED)
+            assert status.trainers["fit"].reason == "failed: ValueError: the loss is a fish"
+            assert "error: worker 'trainer fit' failed" in str(status)
+            assert run.wait(0) is pj.WaitResult.TIMEOUT  # told once
+            run.pause()  # commands still work
+            run.resume()
+        assert set(runs[1:]) == {2}
+
+    def test_leaving_the_context_raises_what_nobody_was_told(self) -> None:
+        failed = threading.Event()
+
+        def fail(number: int) -> None:
+            failed.set()
+            raise ValueError("unnoticed")
+
+        schedule = pj.Schedule(python_trainer(fail), data="x", batch_size=1)
+        with pytest.raises(WorkerError, match="unnoticed"), pj.launch(fed_system(schedule)) as run:
+            run.collect("x", 0.0)
+            assert failed.wait(PATIENCE)
+
+    def test_the_bodys_own_error_comes_first(self) -> None:
+        failed = threading.Event()
+
+        def fail(number: int) -> None:
+            failed.set()
+            raise ValueError("unnoticed")
+
+        schedule = pj.Schedule(python_trainer(fail), data="x", batch_size=1)
+        with pytest.raises(KeyError, match="mine"), pj.launch(fed_system(schedule)) as run:
+            run.collect("x", 0.0)
+            assert failed.wait(PATIENCE)
+            raise KeyError("mine")
+
+    @pytest.mark.parametrize("strict", [True, False])
+    def test_what_is_not_finite_stays_unpublished(self, strict: bool) -> None:
+        trainers = {name: nan_trainer(at, model=name) for name, at in (("a", 2), ("b", 10**6))}
+        system = fed_system(
+            models={name: pj.Model(jnp.zeros(3)) for name in trainers},
+            trainers={name: pj.Schedule(trainer, data="x", batch_size=1) for name, trainer in trainers.items()},
+        )
+        with pj.launch(system, strict=strict) as run:
+            run.collect("x", 0.0)
+            with pytest.raises(WorkerError, match="worker 'trainer a' failed: NonFiniteError") as caught:
+                run.wait(PATIENCE)
+            assert isinstance(caught.value.__cause__, NonFiniteError)
+            before = run.snapshot
+            after = run.wait_for_version(before.version + 3, PATIENCE)  # the other trainer goes on
+            np.testing.assert_array_equal(after.params["a"], np.ones(3))
+
+
+class Broken(World):
+    """Raises in one of its methods, at the third tick where it is asked more than once."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method = method
+
+    def _break(self, method: str) -> None:
+        if method == self.method and (method in ("reset", "close") or len(self.shown) == 3):
+            raise OSError(f"{method} broke")
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        self._break("reset")
+
+    def observe(self) -> np.ndarray:
+        self._break("observe")
+        return super().observe()
+
+    def affect(self, action: Any) -> dict[str, Any]:
+        self._break("affect")
+        return super().affect(action)
+
+    def close(self) -> None:
+        super().close()
+        self._break("close")
+
+
+class TestInference:
+    @pytest.mark.parametrize("method", ["reset", "observe", "affect"])
+    def test_a_raising_environment_fails_the_system(self, method: str) -> None:
+        world = Broken(method)
+        with pj.launch(learning_system(world)) as run:
+            with pytest.raises(WorkerError, match=f"worker 'pamiq-inference' failed: OSError: {method} broke") as caught:
+                run.wait(PATIENCE)
+            assert isinstance(caught.value.__cause__, OSError)
+            assert run.wait(PATIENCE) is pj.WaitResult.ENDED
+            assert run.status.phase is SystemPhase.FAILED
+            assert world.closed.wait(PATIENCE)
+            with pytest.raises(InvalidTransitionError, match="pause is not possible in phase failed"):
+                run.pause()
+
+    def test_a_raising_close_is_reported(self) -> None:
+        with pytest.raises(WorkerError, match=r"worker 'environment.close' failed: OSError: close broke"):
+            with pj.launch(learning_system(Broken("close"))) as run:
+                run.wait_for_version(1, PATIENCE)
+        assert run.status.phase is SystemPhase.STOPPED
+
+    def test_a_raising_agent_fails_the_system(self) -> None:
+        class Agent:
+            extras: dict[str, Any] = {}
+
+            def reset(self, seed: int) -> None: ...
+
+            def act(self, params: Any, observation: Any) -> Any:
+                raise RuntimeError("no idea what to do")
+
+        world = World()
+        with pj.launch(learning_system(interaction=pj.Interaction(Agent(), world))) as run:
+            with pytest.raises(WorkerError, match="RuntimeError: no idea what to do"):
+                run.wait(PATIENCE)
+            wait_for_phase(run, SystemPhase.FAILED)
+        assert world.closed.is_set()
+
+    def test_a_raising_callback_fails_the_system(self) -> None:
+        def on_interaction(report: Any) -> None:
+            raise TypeError("my callback")
+
+        with pj.launch(learning_system(), on_interaction=on_interaction) as run:
+            with pytest.raises(WorkerError, match="TypeError: my callback"):
+                run.wait(PATIENCE)
+            wait_for_phase(run, SystemPhase.FAILED)
+
+
+class TestCompiling:
+    def test_an_error_fails_the_system(self) -> None:
+        world = World()
+        trainer = learner()._replace(setup=lambda state: state.replace(step=state.step.astype(jnp.float32)))
+        schedule = pj.Schedule(trainer, data="seen", batch_size=2)
+        with pj.launch(learning_system(world, trainers={"fit": schedule})) as run:
+            with pytest.raises(WorkerError, match="worker 'compile' failed: StepStructureError: setup") as caught:
+                run.wait_until_ready()
+            assert isinstance(caught.value.__cause__, StepStructureError)
+            wait_for_phase(run, SystemPhase.FAILED)
+            with pytest.raises(InvalidValueError, match="run is 'failed', expected a run that became ready"):
+                run.collect("seen", 1.0)
+        assert world.closed.is_set()
+
+    def test_strict_refuses_a_later_compile(self) -> None:
+        def on_step(number: int) -> None:
+            jnp.zeros(number + 1000).sum()  # another shape at each step
+
+        schedule = pj.Schedule(python_trainer(on_step), data="x", batch_size=1)
+        with pj.launch(fed_system(schedule), strict=True) as run:
+            run.collect("x", 0.0)
+            with pytest.raises(WorkerError, match="programs were compiled in pamiq-training after READY") as caught:
+                run.wait(PATIENCE)
+            assert isinstance(caught.value.__cause__, CompileAfterReadyError)
+
+    def test_otherwise_it_is_counted(self) -> None:
+        def on_step(number: int) -> None:
+            jnp.zeros(number + 2000).sum()
+
+        schedule = pj.Schedule(python_trainer(on_step), data="x", batch_size=1)
+        with pj.launch(fed_system(schedule)) as run:
+            run.collect("x", 0.0)
+            run.wait_for_version(2, PATIENCE)
+            assert run.status.compiles_after_ready > 0
+
+
+class TestMetrics:
+    def test_a_raising_callback_is_reported_and_stops_nobody(self) -> None:
+        def on_metrics(row: Any) -> None:
+            raise ValueError("no disk")
+
+        with pj.launch(learning_system(), on_metrics=on_metrics) as run:
+            with pytest.raises(WorkerError, match="worker 'pamiq-metrics' failed: ValueError: no disk"):
+                run.wait(PATIENCE)
+            run.wait_for_version(run.snapshot.version + 2, PATIENCE)
+            assert run.status.phase is SystemPhase.RUNNING
+
+
+class TestInterrupt:
+    def test_it_stops_the_system_and_not_the_interpreter(self) -> None:
+        main, has_sent = threading.main_thread().ident, threading.Event()
+        assert main is not None
+
+        def interrupt_once_it_waits(report: Any) -> None:
+            if not has_sent.is_set() and _is_asleep_in(sys._current_frames()[main], pj.Run.wait):
+                has_sent.set()
+                signal.pthread_kill(main, signal.SIGINT)
+
+        world = World()
+        interaction = pj.Interaction(AGENT, world)
+        run = pj.launch(learning_system(interaction=interaction), on_interaction=interrupt_once_it_waits)
+        assert run.wait(PATIENCE) is pj.WaitResult.INTERRUPTED
+        assert run.status.phase is SystemPhase.STOPPED
+        assert world.closed.is_set()
+        assert run.wait() is pj.WaitResult.ENDED
+
+
+def _is_asleep_in(frame: FrameType | None, function: Any) -> bool:
+    """Return whether a thread's stack ends in a condition's wait, called from this function."""
+    if frame is None or frame.f_code is not threading.Condition.wait.__code__:
+        return False
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
