@@ -1,0 +1,69 @@
+"""The command `pamiq-jax`, which is also `python -m pamiq_jax`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEMO_PACKAGES = ("gymnasium", "matplotlib", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: by default those of the process.
+
+    Example:
+        >>> main(["--help"])
+        Traceback (most recent call last):
+        ...
+        SystemExit: 0
+    """
+    options = _parser().parse_args(arguments)
+    missing = [name for name in DEMO_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"the demo needs {', '.join(missing)}: pip install 'pamiq-jax[demo]'", file=sys.stderr)
+        return 1
+    # Loaded by name and late: `--help` needs none of the extra packages, and is there at once.
+    session = importlib.import_module("pamiq_jax.demo.session")
+    return session.run_cartpole(
+        seed=options.seed, seconds=options.seconds, plain=options.plain, directory=options.directory
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pamiq-jax", description="Agents that learn while they act.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="run a complete example")
+    examples = demo.add_subparsers(required=True, metavar="example")
+    cartpole = examples.add_parser(
+        "cartpole",
+        help="an agent learns to balance poles while it acts",
+        description="An agent learns Gymnasium's CartPole-v1 while it acts. Ends when it is solved, when the time is "
+        "up or with Ctrl-C (exit code 0), or when something fails (1); summary.json is written in each case.",
+    )
+    cartpole.add_argument("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    cartpole.add_argument("--seconds", type=_seconds, default=60.0, help="at most so long, from launch (default: 60)")
+    cartpole.add_argument("--plain", action="store_true", help="print a line every second instead of a live view")
+    cartpole.add_argument("--directory", type=Path, help="for the files (default: a new one under runs/cartpole)")
+    return parser
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**31:
+        raise argparse.ArgumentTypeError(f"{seed} is not from 0 to {2**31 - 1}")
+    return seed
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
