@@ -39,6 +39,10 @@ def line_count(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def text_line_count(path: Path) -> int:
+    return sum(1 for line in path.read_text().splitlines() if line.strip())
+
+
 def text_files() -> Iterator[Path]:
     yield from (path for path in ROOT.iterdir() if path.is_file())
     for room in ROOMS_WITH_TEXT:
@@ -67,7 +71,8 @@ def test_files_are_short() -> None:
 
 
 def test_pure_core_reads_in_an_hour() -> None:
-    lines = {room: sum(map(line_count, (PACKAGE / room).rglob("*.py"))) for room in PURE_CORE}
+    # Lines that are read: code, comments and docstrings; the blank ones between them cost nobody time.
+    lines = {room: sum(map(text_line_count, (PACKAGE / room).rglob("*.py"))) for room in PURE_CORE}
     assert all(lines.values()), f"a room of the core is empty: {lines}"
     assert sum(lines.values()) <= MAX_LINES_OF_PURE_CORE, lines
 
