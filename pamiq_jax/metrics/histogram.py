@@ -48,7 +48,7 @@ class LatencyHistogram(NamedTuple):
         """
         position = math.log10(max(seconds, _LOWEST_SECONDS) / _LOWEST_SECONDS) * _BINS_PER_DECADE
         counts = self.counts.copy()
-        counts[min(int(position), counts.size - 1)] += 1
+        counts[int(min(position, counts.size - 1))] += 1
         return LatencyHistogram(counts)
 
     def merge(self, other: LatencyHistogram) -> LatencyHistogram:
