@@ -44,7 +44,7 @@ class MetricRows:
     Args:
         path: of a JSON lines file to append to; None writes none.
         on_metrics: called with each row.
-        on_error: called with an exception of writing or of `on_metrics`; it ends the thread.
+        on_error: called with an exception of writing or of `on_metrics`, which gets no more rows then.
         capacity: rows that may wait.
     """
 
@@ -84,22 +84,26 @@ class MetricRows:
         self._thread.join(timeout)
 
     def _work(self) -> None:
+        receivers = [] if self._on_metrics is None else [self._on_metrics]
         try:
             if self._path is None:
-                self._pass_on(None)
+                self._pass_on(receivers)
             else:
                 with self._path.open("a") as file:
-                    self._pass_on(lambda row: file.write(_json_line(row)))
+                    self._pass_on([lambda row: file.write(_json_line(row)), *receivers])
         except Exception as error:  # logging must stop nobody: it is reported, and rows are dropped from here
             self._on_error(error)
 
-    def _pass_on(self, write: Callable[[MetricRow], Any] | None) -> None:
+    def _pass_on(self, receivers: list[OnMetrics]) -> None:
         while (item := self._next()) is not None:
             row, metrics = item
             row = row._replace(metrics=floats(metrics))
-            for receive in (write, self._on_metrics):
-                if receive is not None:
+            for receive in tuple(receivers):
+                try:
                     receive(row)
+                except Exception as error:  # it is reported and told nothing more; the others go on
+                    receivers.remove(receive)
+                    self._on_error(error)
 
     def _next(self) -> tuple[MetricRow, Metrics] | None:
         with self._changed:
