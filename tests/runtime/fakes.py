@@ -56,18 +56,17 @@ class World:
         self.closed.set()
 
 
-class GatedWorld(World):
-    """Gives out only as many observations as it was told to."""
+class HeldWorld(World):
+    """Shows nothing until it is let go: the inference thread sleeps in `observe`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._tickets = threading.Semaphore(0)
-
-    def allow(self, ticks: int) -> None:
-        self._tickets.release(ticks)
+        self.is_held = threading.Event()
+        self.go = threading.Event()
 
     def observe(self) -> np.ndarray:
-        assert self._tickets.acquire(timeout=PATIENCE)
+        self.is_held.set()
+        assert self.go.wait(PATIENCE)
         return super().observe()
 
 

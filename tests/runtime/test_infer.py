@@ -11,7 +11,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError
-from tests.runtime.fakes import AGENT, PATIENCE, GatedWorld, World, assert_equal_trees, learning_system
+from tests.runtime.fakes import AGENT, PATIENCE, World, assert_equal_trees, learning_system
 
 
 def stored(state: Any, name: str = "seen") -> pj.Record[Any]:
@@ -35,27 +35,24 @@ class TestObservations:
         assert set(records["observation"][:, 2]) == {5.0}
 
     def test_launched_system_stores_what_was_seen(self) -> None:
-        world, ticks = GatedWorld(), 300
-        seen, done = threading.Event(), []
+        world, versions, has_acted = World(), [], threading.Event()
 
-        def count(report: Any) -> None:
-            done.append(report.version)
-            if len(done) == ticks:
-                seen.set()
+        def note(report: Any) -> None:
+            versions.append(report.version)
+            if len(versions) == 300:
+                has_acted.set()
 
-        with pj.launch(learning_system(world), seed=5, on_interaction=count) as run:
-            world.allow(ticks)
-            assert seen.wait(PATIENCE)
-            run.wait_for_version(1, PATIENCE)
-            shown, rewards = list(world.shown[:ticks]), list(world.rewards[:ticks])
-            world.allow(1)
-        inserted = run.learner.buffers["seen"].inserted
-        assert inserted > 0
-        records = stored(run.learner)
-        compared = min(inserted, ticks)
-        np.testing.assert_array_equal(records.data["observation"][:compared], np.stack(shown)[:compared])
-        np.testing.assert_array_equal(records.data["reward"][:compared], np.array(rewards, np.float32)[:compared])
-        np.testing.assert_array_equal(records.version[:compared], done[:compared])
+        system = learning_system(world, queues={"seen": pj.Queue(capacity=100_000)})
+        with pj.launch(system, seed=5, on_interaction=note) as run:
+            assert has_acted.wait(PATIENCE)
+            run.wait_for_version(3, PATIENCE)
+        assert run.status.buffers["seen"].dropped == 0
+        records, inserted = stored(run.learner), run.learner.buffers["seen"].inserted
+        kept = slice(inserted - len(records.version), inserted)
+        assert len(records.version) > 0
+        np.testing.assert_array_equal(records.data["observation"], np.stack(world.shown)[kept])
+        np.testing.assert_array_equal(records.data["reward"], np.array(world.rewards, np.float32)[kept])
+        np.testing.assert_array_equal(records.version, versions[kept])
 
     def test_float64_is_brought_to_float32(self) -> None:
         class Wide(World):

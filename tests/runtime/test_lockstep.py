@@ -11,7 +11,6 @@ import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, WorkerError
 from tests.runtime.fakes import (
     AGENT,
-    GatedWorld,
     World,
     assert_equal_trees,
     fed_system,
@@ -121,7 +120,7 @@ class TestErrors:
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
     def test_a_failing_environment_is_raised_as_it_is(self) -> None:
-        class Broken(GatedWorld):
+        class Broken(World):
             def observe(self) -> np.ndarray:
                 raise OSError("no camera")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pamiq_jax as pj
@@ -13,7 +14,6 @@ from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from tests.runtime.fakes import (
     AGENT,
     PATIENCE,
-    GatedWorld,
     World,
     fed_system,
     learning_system,
@@ -178,8 +178,7 @@ class TestStandingStill:
             assert [float(value) for value in snapshot.params["policy"]] == values
 
     def test_before_ready_it_waits_until_the_system_runs(self) -> None:
-        with pj.launch(learning_system(GatedWorld())) as run:
-            run.system.interaction.environment.allow(1000)
+        with pj.launch(learning_system()) as run:
             run.pause()
             assert run.status.phase is SystemPhase.PAUSED
 
@@ -205,8 +204,6 @@ class TestStandingStill:
 
 
 def _record() -> dict[str, Any]:
-    import numpy as np
-
     zero = np.float32(0)
     return {
         "observation": np.zeros(3, np.float32),
