@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from pamiq_jax.conditions import Progress, Wake
 from pamiq_jax.data import Collector
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
 from pamiq_jax.publishing import SnapshotStore
-from pamiq_jax.types import Metrics, PyTree
+from pamiq_jax.types import Metrics, Params, PyTree
 
 
 class BufferRun(NamedTuple):
@@ -36,9 +37,11 @@ class TrainerRun(NamedTuple):
         phase: of the lifecycle.
         runs: runs that have been started.
         chunk: chunks done of the run under way.
+        finished: runs that have ended.
         steps: steps done in all.
-        sampled: records drawn in all.
-        last: the progress when the last run started.
+        used: the time it has had on the training thread, in seconds over its weight.
+        last: the progress on each of its sources when the last run started.
+        after: how many runs the trainers that it follows had finished by then.
         reason: why it runs, or what it waits for.
     """
 
@@ -48,9 +51,11 @@ class TrainerRun(NamedTuple):
     phase: TrainerPhase = TrainerPhase.WAITING
     runs: int = 0
     chunk: int = 0
+    finished: int = 0
     steps: int = 0
-    sampled: int = 0
-    last: Progress = Progress()
+    used: float = 0.0
+    last: Mapping[str, Progress] = MappingProxyType({})
+    after: Mapping[str, int] = MappingProxyType({})
     reason: str = "not asked yet"
 
 
@@ -60,14 +65,23 @@ class LearnerState(NamedTuple):
     Attributes:
         trainers: by name.
         buffers: by name.
-        running: the trainer whose run is under way, if any.
+        models: newest trained parameters of the models that trainers hand on to each other.
+        pending: what trainers of a group have ready to be published together, by group and trainer.
+        now_used: what the trainer that was chosen last had used; a trainer that begins a run starts there.
         turn: which trainer is asked first next time.
     """
 
     trainers: Mapping[str, TrainerRun]
     buffers: Mapping[str, BufferRun]
-    running: str | None = None
+    models: Mapping[str, Params] = MappingProxyType({})
+    pending: Mapping[str, Mapping[str, Mapping[str, Params]]] = MappingProxyType({})
+    now_used: float = 0.0
     turn: int = 0
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The trainers whose runs are under way."""
+        return tuple(name for name, run in self.trainers.items() if run.phase is TrainerPhase.TRAINING)
 
     def with_trainer(self, name: str, run: TrainerRun) -> LearnerState:
         """Return this with one trainer replaced."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pamiq_jax.conditions import Condition, always, as_condition, check_satisfiable
+from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
-from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.agent import Agent, PythonAgent
 from pamiq_jax.runtime.environment import Environment
 from pamiq_jax.trainer import Trainer
@@ -17,17 +18,39 @@ from pamiq_jax.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Model:
-    """A model's initial parameters, and how it is applied.
+    """A model's initial parameters, how it is applied, and who may have it.
 
     Args:
-        params: any pytree of arrays.
-        apply: `(params, ...) -> output`, for `run.infer(name, ...)`; optional.
+        params: any pytree of arrays; pretrained ones are no different.
+        apply: `(params, ...) -> output`, for `run.infer(name, ...)`; any procedure; optional.
         infer: whether inference may see it; False for a model that only training needs.
+        train: whether a trainer may train it; False for a model that stays as it is.
+        dtype: what its floating-point parameters are cast to when they are published, for example
+            `jnp.bfloat16`; None leaves them as they are. Training keeps its own.
+        device: where its published parameters are put; None leaves them with training. The transfer
+            is over before the new version can be seen.
     """
 
     params: Params
     apply: Callable[..., Any] | None = None
     infer: bool = True
+    train: bool = True
+    dtype: Any = None
+    device: Any = None
+
+
+class Source(NamedTuple):
+    """One of the buffers that a trainer learns from.
+
+    Attributes:
+        buffer: its name.
+        batch_size: records that a batch takes of it.
+        condition: what a run waits for.
+    """
+
+    buffer: str
+    batch_size: int
+    condition: Condition
 
 
 @dataclass(frozen=True)
@@ -36,13 +59,18 @@ class Schedule:
 
     Args:
         trainer: the trainer.
-        data: the name of its buffer.
-        batch_size: records in a batch.
+        data: the name of its buffer. Or several, as `{name in the batch: buffer}`: a batch is a dict then.
+        batch_size: records in a batch; the same of each buffer, or a dict like `data`.
         steps: steps in a run.
-        when: the condition that a run waits for; any callable `(now, last)` will do.
+        when: the condition that a run waits for; any callable `(now, last)` will do. With several buffers
+            it is asked of the first, or a dict like `data` gives one condition each, which must all hold.
         steps_per_chunk: steps in one compiled program, a divisor of `steps`. Between two chunks the
             trainer can pause or stop. By default the largest divisor up to 16.
         prepare: `(Record) -> batch`, traced, on sampled records `[B, ...]`; by default their data.
+        weight: its share of the training thread's time, relative to the other trainers that could run.
+        priority: a trainer that could run goes before those of lower priority, whatever their share.
+        after: trainers that must have finished a run since this one's last run started.
+        group: trainers of one group publish together, in one swap, once each has finished a run.
         on_paused: called on the training thread once it has stopped, before the pause is acknowledged.
         on_resumed: called on the training thread before it goes on.
 
@@ -51,29 +79,50 @@ class Schedule:
     """
 
     trainer: Trainer[Any, Any]
-    data: str
-    batch_size: int
+    data: str | Mapping[str, str]
+    batch_size: int | Mapping[str, int]
     steps: int = 1
-    when: Condition | Callable[..., Any] = field(default_factory=always)
+    when: Condition | Callable[..., Any] | Mapping[str, Condition | Callable[..., Any]] = field(default_factory=always)
     steps_per_chunk: int | None = None
     prepare: Callable[[Record[Any]], PyTree] | None = None
+    weight: float = 1.0
+    priority: int = 0
+    after: tuple[str, ...] = ()
+    group: str | None = None
     on_paused: Callable[[], None] | None = None
     on_resumed: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.batch_size), ("steps", self.steps)):
-            if value < 1:
-                raise InvalidValueError(f"Schedule({name})", value, "an integer of at least 1")
+        if self.steps < 1:
+            raise InvalidValueError("Schedule(steps)", self.steps, "an integer of at least 1")
+        if self.weight <= 0:
+            raise InvalidValueError("Schedule(weight)", self.weight, "more than 0")
+        for source in self.sources.values():
+            if source.batch_size < 1:
+                raise InvalidValueError("Schedule(batch_size)", source.batch_size, "an integer of at least 1")
         chunk = self.steps_per_chunk
         if chunk is not None and (chunk < 1 or self.steps % chunk):
             divisors = [size for size in range(1, self.steps + 1) if self.steps % size == 0]
             raise InvalidValueError("Schedule(steps_per_chunk)", chunk, f"a divisor of steps={self.steps}: {divisors}")
-        object.__setattr__(self, "when", as_condition(self.when))
 
-    @property
-    def condition(self) -> Condition:
-        """`when`, as the condition that it was made into."""
-        return as_condition(self.when)
+    @functools.cached_property
+    def sources(self) -> Mapping[str, Source]:
+        """Where the batches come from, by name in the batch; "" for the one of an undivided batch."""
+        if isinstance(self.data, str):
+            if isinstance(self.batch_size, Mapping) or isinstance(self.when, Mapping):
+                raise InvalidValueError("Schedule(data)", self.data, "a dict, since batch_size or when is one")
+            return {"": Source(self.data, self.batch_size, as_condition(self.when))}
+        for argument, value in (("batch_size", self.batch_size), ("when", self.when)):
+            if isinstance(value, Mapping) and set(value) - set(self.data):
+                raise InvalidValueError(f"Schedule({argument})", sorted(value), f"names out of {sorted(self.data)}")
+        sizes = self.batch_size if isinstance(self.batch_size, Mapping) else dict.fromkeys(self.data, self.batch_size)
+        if missing := sorted(set(self.data) - set(sizes)):
+            raise InvalidValueError("Schedule(batch_size)", sorted(sizes), f"a size for {missing} too")
+        conditions = self.when if isinstance(self.when, Mapping) else {next(iter(self.data)): self.when}
+        return {
+            name: Source(buffer, sizes[name], as_condition(conditions.get(name, always())))
+            for name, buffer in self.data.items()
+        }
 
     @property
     def chunk(self) -> int:
@@ -172,7 +221,8 @@ class System:
     Raises:
         UnknownNameError: a model or buffer that does not exist is referred to.
         UnsatisfiableConditionError: a trainer would wait for ever.
-        InvalidValueError: two trainers train one model, or a batch is larger than its buffer.
+        InvalidValueError: a model that may not be trained or published is, a batch is larger than its
+            buffer, or trainers wait for each other in a circle.
     """
 
     models: Mapping[str, Model]
@@ -182,15 +232,22 @@ class System:
     queues: Mapping[str, Queue] = field(default_factory=dict[str, Queue])
 
     def __post_init__(self) -> None:
-        _check_references(self)
-        _check_one_trainer_a_model(self)
-        for name, schedule in self.trainers.items():
-            _check_data(self, name, schedule)
+        from pamiq_jax.runtime.checks import check_system  # which is about the class below
+
+        check_system(self)
 
     def trained_by(self, trainer: str) -> tuple[str, ...]:
         """Return the models that a trainer trains."""
         trains = self.trainers[trainer].trainer.trains
-        return tuple(self.models) if trains is None else trains
+        return tuple(name for name, model in self.models.items() if model.train) if trains is None else trains
+
+    @functools.cached_property
+    def handed_on(self) -> frozenset[str]:
+        """The models whose trained parameters pass between trainers: trained by several, or read by one."""
+        trainers = self.trainers
+        trained = [model for name in trainers for model in self.trained_by(name)]
+        read = {model for schedule in trainers.values() for model in schedule.trainer.reads}
+        return frozenset(read | {model for model in trained if trained.count(model) > 1})
 
     def published_by(self, trainer: str) -> tuple[str, ...]:
         """Return the models that a trainer publishes to inference."""
@@ -219,47 +276,3 @@ class System:
 def whole_record(record: dict[str, Any]) -> PyTree:
     """Return the record as it is: what a buffer stores where nothing else is said."""
     return record
-
-
-def _check_references(system: System) -> None:
-    for name, schedule in system.trainers.items():
-        where = f"trainer {name!r}"
-        if schedule.data not in system.buffers:
-            raise UnknownNameError("buffer", schedule.data, system.buffers, where)
-        for model in (*(schedule.trainer.trains or ()), *(schedule.trainer.publishes or ())):
-            if model not in system.models:
-                raise UnknownNameError("model", model, system.models, where)
-        for model in schedule.trainer.publishes or ():
-            if not system.models[model].infer and model not in (schedule.trainer.trains or ()):
-                raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
-    fed = {} if system.interaction is None else system.interaction.collect or {}
-    for names, where in ((fed, "Interaction(collect)"), (system.queues, "System(queues)")):
-        for buffer in names:
-            if buffer not in system.buffers:
-                raise UnknownNameError("buffer", buffer, system.buffers, where)
-
-
-def _check_one_trainer_a_model(system: System) -> None:
-    owners: dict[str, str] = {}
-    for name in system.trainers:
-        for model in system.trained_by(name):
-            if model in owners:
-                raise InvalidValueError(
-                    f"trainers of model {model!r}",
-                    [owners[model], name],
-                    "one",
-                    "name the models of each trainer with `trains`",
-                )
-            owners[model] = name
-
-
-def _check_data(system: System, name: str, schedule: Schedule) -> None:
-    buffer = system.buffers[schedule.data]
-    required = buffer.required(schedule.batch_size)
-    if required > buffer.capacity:
-        raise InvalidValueError(
-            f"trainer {name!r} batch_size",
-            schedule.batch_size,
-            f"at most {buffer.capacity}, the capacity of its buffer",
-        )
-    check_satisfiable(schedule.condition, buffer.capacity, f"trainer {name!r}")

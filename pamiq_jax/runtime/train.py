@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from pamiq_jax.conditions import Decision, Progress, Wake
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import published_params
 from pamiq_jax.runtime.programs import Programs
+from pamiq_jax.runtime.scheduling import choose, progress, used_by
 from pamiq_jax.runtime.state import Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
-from pamiq_jax.trainer import check_alive, check_not_donated
+from pamiq_jax.runtime.system import Schedule
+from pamiq_jax.trainer import TrainerPrograms, check_alive, check_not_donated
 from pamiq_jax.types import Metrics
 
 
@@ -40,18 +41,15 @@ def train_tick(
         See `compile_system`.
     """
     learner = drain(programs, learner, cells)
-    if learner.running is not None:
-        name, wake = learner.running, Wake()
-    else:
-        learner, name, wake = _choose(programs, learner, cells, clock)
+    learner, name, wake = choose(programs, learner, cells, clock)
     if name is None:
         return learner, TrainReport(wake=wake)
-    work = _Work(programs, learner, cells, clock, observe, name)
     started = clock.now()
-    run, report = _advance(work)
-    running = name if run.phase is TrainerPhase.TRAINING else None
-    report = report._replace(seconds=clock.now() - started)
-    return learner.with_trainer(name, run)._replace(running=running), report
+    learner, report = _advance(_Work(programs, cells, clock, observe, name), learner)
+    seconds = clock.now() - started
+    run = learner.trainers[name]
+    learner = learner.with_trainer(name, run._replace(used=run.used + seconds / programs.system.trainers[name].weight))
+    return learner, report._replace(seconds=seconds)
 
 
 def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerState:
@@ -64,11 +62,10 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerSta
         learner: the state before; the buffers in it are donated.
         cells: where the records are.
     """
-    held = None
-    if learner.running is not None:
-        held = programs.system.trainers[learner.running].data
+    schedules = [programs.system.trainers[name] for name in learner.running]
+    held = {source.buffer for schedule in schedules for source in schedule.sources.values()}
     for name, collector in cells.collectors.items():
-        if name == held and programs.system.buffers[name].stable_in_run:
+        if name in held and programs.system.buffers[name].stable_in_run:
             continue
         # No more than a full queue, however fast the other thread goes on collecting.
         for _ in range(-(-collector.capacity // collector.chunk) + 1):
@@ -81,75 +78,20 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerSta
     return learner
 
 
-def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> Progress:
-    """Return what a trainer's condition may know.
-
-    Args:
-        programs: the compiled system.
-        learner: the training side's state.
-        cells: for the number of records seen.
-        clock: for the time.
-        name: the trainer.
-    """
-    run, data = learner.trainers[name], programs.system.trainers[name].data
-    buffer = learner.buffers[data]
-    return Progress(
-        size=min(buffer.inserted, programs.system.buffers[data].capacity),
-        seen=cells.collectors[data].counts.seen,
-        inserted=buffer.inserted,
-        sampled=run.sampled,
-        steps=run.steps,
-        time_ms=int(clock.now() * 1000),
-        second_of_day=clock.second_of_day(),
-    )
-
-
-def _choose(
-    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
-) -> tuple[LearnerState, str | None, Wake]:
-    """Ask the waiting trainers by turns; return the first that may run, or what all wait for."""
-    names = list(programs.system.trainers)
-    wakes: list[Wake] = []
-    for offset in range(len(names)):
-        turn = (learner.turn + offset) % len(names)
-        name = names[turn]
-        run = learner.trainers[name]
-        if run.phase is not TrainerPhase.WAITING:
-            continue
-        now = progress(programs, learner, cells, clock, name)
-        decision = _decide(programs, name, now, run.last)
-        run = run._replace(reason=decision.reason, last=now if decision.go else run.last)
-        learner = learner.with_trainer(name, run)
-        if decision.go:
-            return learner._replace(turn=(turn + 1) % len(names)), name, Wake()
-        wakes.append(decision.wake)
-    return learner, None, _earliest(wakes)
-
-
-def _decide(programs: Programs, name: str, now: Progress, last: Progress) -> Decision:
-    schedule = programs.system.trainers[name]
-    required = programs.system.buffers[schedule.data].required(schedule.batch_size)
-    if now.size < required:
-        reason = f"has {now.size} of the {required} records that a batch is drawn from"
-        condition = schedule.condition(now, last)
-        wait = Wake(records=required - int(now.size))
-        return Decision(False, reason if condition.go else condition.reason, wait)
-    return schedule.condition(now, last)
-
-
-def _earliest(wakes: list[Wake]) -> Wake:
-    records = [wake.records for wake in wakes if wake.records is not None]
-    milliseconds = [wake.milliseconds for wake in wakes if wake.milliseconds is not None]
-    return Wake(min(records, default=None), min(milliseconds, default=None))
-
-
 class _Work(NamedTuple):
     programs: Programs
-    learner: LearnerState
     cells: Cells
     clock: Clock
     observe: Observe
     name: str
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.programs.system.trainers[self.name]
+
+    @property
+    def trainer(self) -> TrainerPrograms[Any]:
+        return self.programs.trainers[self.name]
 
 
 def _move(work: _Work, run: TrainerRun, event: TrainerEvent) -> TrainerRun:
@@ -158,48 +100,76 @@ def _move(work: _Work, run: TrainerRun, event: TrainerEvent) -> TrainerRun:
     return run._replace(phase=phase)
 
 
-def _advance(work: _Work) -> tuple[TrainerRun, TrainReport]:
+def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainReport]:
     """Do one chunk, and what belongs before the first and after the last."""
-    schedule, trainer = work.programs.system.trainers[work.name], work.programs.trainers[work.name]
-    run = work.learner.trainers[work.name]
+    run = learner.trainers[work.name]
     metrics, version = {}, None
     try:
         if run.phase is TrainerPhase.WAITING:
             run = _move(work, run, TrainerEvent.START)
-            run_key = work.programs.fold_in(run.data_key, np.int32(run.runs))
-            run = run._replace(state=trainer.setup(run.state), run_key=run_key, runs=run.runs + 1, chunk=0)
+            run = _set_up(work, learner, run)
             run = _move(work, run, TrainerEvent.SET_UP)
-        run, metrics = _train(work, run)
-        if run.chunk * trainer.steps < schedule.steps:
-            return _move(work, run, TrainerEvent.CHUNK_DONE), TrainReport(work.name, metrics)
+        run, metrics = _train(work, learner, run)
+        if run.chunk * work.trainer.steps < work.schedule.steps:
+            run = _move(work, run, TrainerEvent.CHUNK_DONE)
+            return learner.with_trainer(work.name, run), TrainReport(work.name, metrics)
         run = _move(work, run, TrainerEvent.STEPS_DONE)
-        version = _publish(work, run)
+        learner, version = _publish(work, learner, run)
         run = _move(work, run, TrainerEvent.PUBLISHED)
-        run = run._replace(state=trainer.teardown(run.state))
-        return _move(work, run, TrainerEvent.TORN_DOWN), TrainReport(work.name, metrics, version)
+        run = run._replace(state=work.trainer.teardown(run.state), finished=run.finished + 1)
+        run = _move(work, run, TrainerEvent.TORN_DOWN)
+        return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises ends it, and only it
-        failed = _move(work, run, TrainerEvent.FAIL)._replace(reason=f"failed: {type(error).__name__}: {error}")
-        return failed, TrainReport(work.name, metrics, version, error=error)
+        run = _move(work, run, TrainerEvent.FAIL)._replace(reason=f"failed: {type(error).__name__}: {error}")
+        return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=error)
 
 
-def _train(work: _Work, run: TrainerRun) -> tuple[TrainerRun, Metrics]:
-    schedule, trainer = work.programs.system.trainers[work.name], work.programs.trainers[work.name]
-    published = dict(work.cells.store.latest.params)
-    if work.programs.check_donation:
-        check_not_donated(published, trainer.plan.donated_part(run.state))
-    buffer_state = work.learner.buffers[schedule.data].state
-    state, metrics = trainer.chunk(run.state, buffer_state, run.chunk * trainer.steps, run.run_key)
-    jax.block_until_ready((state, metrics))
-    if not schedule.trainer.compiled:
-        check_alive(published)
-    steps = trainer.steps
+def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
+    """Begin a run: take over what other trainers made of the models, and note what counts as new from here on."""
+    system, trainer = work.programs.system, work.schedule.trainer
+    state = run.state
+    taken = {*system.trained_by(work.name), *trainer.reads} & system.handed_on
+    if taken:
+        state = trainer.receive(state, {name: learner.models[name] for name in taken})
     return run._replace(
-        state=state, chunk=run.chunk + 1, steps=run.steps + steps, sampled=run.sampled + steps * schedule.batch_size
-    ), metrics
+        state=work.trainer.setup(state),
+        run_key=work.programs.fold_in(run.data_key, np.int32(run.runs)),
+        runs=run.runs + 1,
+        chunk=0,
+        used=used_by(learner, work.name),
+        last=progress(work.programs, learner, work.cells, work.clock, work.name),
+        after={name: learner.trainers[name].finished for name in work.schedule.after},
+    )
 
 
-def _publish(work: _Work, run: TrainerRun) -> int:
-    published = work.programs.trainers[work.name].publish(run.state)
-    params = published_params(work.programs.system, work.name, published)
+def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[TrainerRun, Metrics]:
+    trainer = work.trainer
+    in_use = (dict(work.cells.store.latest.params), dict(learner.models))
+    if work.programs.check_donation:
+        check_not_donated(in_use, trainer.plan.donated_part(run.state))
+    buffers = {key: learner.buffers[source.buffer].state for key, source in work.schedule.sources.items()}
+    state, metrics = trainer.chunk(run.state, buffers, run.chunk * trainer.steps, run.run_key)
+    jax.block_until_ready((state, metrics))
+    if not work.schedule.trainer.compiled:
+        check_alive(in_use)
+    return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
+
+
+def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[LearnerState, int | None]:
+    """Hand on what was trained, and publish it, or keep it until the rest of the group is there."""
+    system, name, group = work.programs.system, work.name, work.schedule.group
+    params = published_params(system, name, work.trainer.publish(run.state))
     check_finite(params)
-    return work.cells.store.publish(params, step=run.steps, published_at=work.clock.now()).version
+    handed = {model: run.state.params[model] for model in system.trained_by(name) if model in system.handed_on}
+    learner = learner._replace(models={**learner.models, **handed})
+    if group is not None:
+        ready = {**learner.pending.get(group, {}), name: params}
+        is_complete = all(schedule.group != group or member in ready for member, schedule in system.trainers.items())
+        learner = learner._replace(pending={**learner.pending, group: {} if is_complete else ready})
+        if not is_complete:
+            return learner, None
+        params = {model: value for member in system.trainers for model, value in ready.get(member, {}).items()}
+    if not params:
+        return learner, None
+    snapshot = work.cells.store.publish(params, step=run.steps, published_at=work.clock.now())
+    return learner, snapshot.version

@@ -1,0 +1,74 @@
+"""What a system must be, so that it can run. Said when it is built."""
+
+from __future__ import annotations
+
+import graphlib
+
+from pamiq_jax.conditions import check_satisfiable
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.runtime.system import Schedule, System
+
+
+def check_system(system: System) -> None:
+    """Raise if the parts of a system do not fit together.
+
+    Raises:
+        UnknownNameError: a model, buffer or trainer that does not exist is referred to.
+        UnsatisfiableConditionError: a trainer would wait for ever.
+        InvalidValueError: anything else; see `System`.
+    """
+    for name, schedule in system.trainers.items():
+        _check_names(system, f"trainer {name!r}", schedule)
+        _check_models(system, f"trainer {name!r}", schedule)
+        _check_data(system, f"trainer {name!r}", schedule)
+    _check_order(system)
+    fed = {} if system.interaction is None else system.interaction.collect or {}
+    for names, where in ((fed, "Interaction(collect)"), (system.queues, "System(queues)")):
+        for buffer in names:
+            if buffer not in system.buffers:
+                raise UnknownNameError("buffer", buffer, system.buffers, where)
+
+
+def _check_names(system: System, where: str, schedule: Schedule) -> None:
+    for source in schedule.sources.values():
+        if source.buffer not in system.buffers:
+            raise UnknownNameError("buffer", source.buffer, system.buffers, where)
+    trainer = schedule.trainer
+    for model in (*(trainer.trains or ()), *(trainer.publishes or ()), *trainer.reads):
+        if model not in system.models:
+            raise UnknownNameError("model", model, system.models, where)
+    for other in schedule.after:
+        if other not in system.trainers:
+            raise UnknownNameError("trainer", other, system.trainers, f"{where} after")
+
+
+def _check_models(system: System, where: str, schedule: Schedule) -> None:
+    trainer = schedule.trainer
+    for model in trainer.trains or ():
+        if not system.models[model].train:
+            raise InvalidValueError(f"Model {model!r} train", False, f"True, since {where} trains it")
+    for model in trainer.publishes or ():
+        if not system.models[model].infer and model not in (trainer.trains or ()):
+            raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
+    for model in trainer.reads:
+        if model in (trainer.trains or ()):
+            raise InvalidValueError(f"{where} reads", model, "models that it does not train itself")
+        if model in (trainer.publishes or ()):
+            raise InvalidValueError(f"{where} publishes", model, "no model that it only reads")
+
+
+def _check_data(system: System, where: str, schedule: Schedule) -> None:
+    for source in schedule.sources.values():
+        buffer = system.buffers[source.buffer]
+        if buffer.required(source.batch_size) > buffer.capacity:
+            expected = f"at most {buffer.capacity}, the capacity of its buffer"
+            raise InvalidValueError(f"{where} batch_size", source.batch_size, expected)
+        check_satisfiable(source.condition, buffer.capacity, where)
+
+
+def _check_order(system: System) -> None:
+    try:
+        graphlib.TopologicalSorter({name: schedule.after for name, schedule in system.trainers.items()}).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise InvalidValueError("Schedule(after)", circle, "an order: trainers that wait in a circle never run") from None

@@ -1,0 +1,127 @@
+"""Whose turn it is: which trainers could do a chunk now, and which of them does."""
+
+from __future__ import annotations
+
+from pamiq_jax.conditions import Decision, Progress, Wake
+from pamiq_jax.lifecycle import TrainerPhase
+from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.programs import Programs
+from pamiq_jax.runtime.state import Cells, LearnerState
+
+
+def choose(
+    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
+) -> tuple[LearnerState, str | None, Wake]:
+    """Return the trainer that does the next chunk, or None and what all wait for.
+
+    Of the trainers that could, those of the highest priority; of these, the one that has had the least time for
+    its weight; of equal ones, the next in turn. So a slow trainer gets its share and no more, and on a clock
+    that stands still within a tick, as in lockstep, they go by turns.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state; the reasons in it are brought up to date.
+        cells: for the number of records seen.
+        clock: for the time.
+    """
+    names = list(learner.trainers)
+    able: list[str] = []
+    wakes: list[Wake] = []
+    for name in names[learner.turn :] + names[: learner.turn]:
+        run = learner.trainers[name]
+        if run.phase is TrainerPhase.TRAINING:
+            able.append(name)
+        elif run.phase is TrainerPhase.WAITING:
+            decision = decide(programs, learner, cells, clock, name)
+            learner = learner.with_trainer(name, run._replace(reason=decision.reason))
+            (able.append(name) if decision.go else wakes.append(decision.wake))
+    if not able:
+        return learner, None, earliest(wakes)
+    trainers = programs.system.trainers
+    chosen = min(able, key=lambda name: (-trainers[name].priority, used_by(learner, name)))
+    turn = (names.index(chosen) + 1) % len(names)
+    return learner._replace(turn=turn, now_used=used_by(learner, chosen)), chosen, Wake()
+
+
+def used_by(learner: LearnerState, name: str) -> float:
+    """Return the weighted time a trainer counts as having had: one that was idle has saved nothing up."""
+    run = learner.trainers[name]
+    return run.used if run.phase is TrainerPhase.TRAINING else max(run.used, learner.now_used)
+
+
+def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> Decision:
+    """Return whether a waiting trainer may begin a run, and why.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        cells: for the number of records seen.
+        clock: for the time.
+        name: the trainer.
+    """
+    if (reason := _waits_for_trainer(programs, learner, name)) is not None:
+        return Decision(False, reason)
+    run = learner.trainers[name]
+    now = progress(programs, learner, cells, clock, name)
+    decisions: list[Decision] = []
+    for key, source in programs.system.trainers[name].sources.items():
+        decision = source.condition(now[key], run.last.get(key, Progress()))
+        required = programs.system.buffers[source.buffer].required(source.batch_size)
+        if (missing := required - int(now[key].size)) > 0:
+            reason = f"has {now[key].size} of the {required} records that a batch is drawn from"
+            decision = Decision(False, reason if decision.go else decision.reason, Wake(records=missing))
+        decisions.append(decision._replace(reason=f"{key}: {decision.reason}" if key else decision.reason))
+    refusals = [decision for decision in decisions if not decision.go]
+    reason = " and ".join(decision.reason for decision in refusals or decisions)
+    return Decision(not refusals, reason, earliest([decision.wake for decision in refusals]))
+
+
+def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> str | None:
+    system = programs.system
+    for other in system.trainers[name].after:
+        if learner.trainers[other].finished <= learner.trainers[name].after.get(other, 0):
+            return f"waits for a run of {other!r}"
+    for other in learner.running:
+        if shared := set(system.trained_by(name)) & set(system.trained_by(other)):
+            return f"waits for {other!r}, which is training {', '.join(sorted(shared))}"
+    return None
+
+
+def progress(
+    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str
+) -> dict[str, Progress]:
+    """Return what a trainer's conditions may know, for each of its sources.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        cells: for the number of records seen.
+        clock: for the time.
+        name: the trainer.
+    """
+    run = learner.trainers[name]
+    result: dict[str, Progress] = {}
+    for key, source in programs.system.trainers[name].sources.items():
+        inserted = learner.buffers[source.buffer].inserted
+        result[key] = Progress(
+            size=min(inserted, programs.system.buffers[source.buffer].capacity),
+            seen=cells.collectors[source.buffer].counts.seen,
+            inserted=inserted,
+            sampled=run.steps * source.batch_size,
+            steps=run.steps,
+            time_ms=int(clock.now() * 1000),
+            second_of_day=clock.second_of_day(),
+        )
+    return result
+
+
+def earliest(wakes: list[Wake]) -> Wake:
+    """Return the first of what several trainers wait for.
+
+    Example:
+        >>> earliest([Wake(records=5), Wake(records=3, milliseconds=100)])
+        Wake(records=3, milliseconds=100)
+    """
+    records = [wake.records for wake in wakes if wake.records is not None]
+    milliseconds = [wake.milliseconds for wake in wakes if wake.milliseconds is not None]
+    return Wake(min(records, default=None), min(milliseconds, default=None))
