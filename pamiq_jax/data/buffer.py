@@ -1,95 +1,112 @@
-"""What a buffer is: pure functions and static facts, whatever it stores."""
+"""What a buffer stores and what it is: records, a chunk at a time, and pure functions over them."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
+import flax.struct
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
-from pamiq_jax.trees import nbytes
+from pamiq_jax.errors import RecordMismatchError
+from pamiq_jax.trees import leaf_names, nbytes, spec_of
 from pamiq_jax.types import PyTree
 
 type Placement = Literal["device", "host"]
 """Where the caller keeps a buffer's state: beside the trainer, or on a CPU device with each batch transferred."""
 
 
-class InitFn[S, X](Protocol):
-    """Return an empty buffer for records like the example.
+class Record[X](NamedTuple):
+    """One tick's data and the version of the snapshot that acted in it.
 
-    Args:
-        example: one record, without a batch axis; only its structure, shapes and dtypes matter.
+    Attributes:
+        data: any pytree of arrays and scalars; in a batch every leaf has a leading axis `[B, ...]`.
+        version: int32 `[]`, in a batch `[B]`.
+
+    Example:
+        >>> Record({"reward": 1.0}, version=3).version
+        3
+    """
+
+    data: X
+    version: ArrayLike
+
+
+class Chunk[X](flax.struct.PyTreeNode):
+    """Records in a block of fixed length, so that adding them to a buffer compiles once.
+
+    Attributes:
+        records: leaves `[chunk, ...]`, oldest first; from `count` on they are zero.
+        count: how many rows are valid; an int32 `[]` array once on the device.
+
+    Example:
+        >>> Chunk(Record(np.zeros(4), np.zeros(4, np.int32)), count=3).count
+        3
+    """
+
+    records: Record[X]
+    count: ArrayLike
+
+
+def to_device[X](
+    chunk: Chunk[X],
+    device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jax exports the class as a variable
+) -> Chunk[X]:
+    """Return a drained chunk on the device, None being the default one. Called from: training thread.
+
+    Example:
+        >>> chunk = Chunk(Record(np.zeros(4), np.zeros(4, np.int32)), count=3)
+        >>> to_device(chunk).count
+        Array(3, dtype=int32)
+    """
+    # device_put may alias a numpy array's memory. A drained block is read-only and its collector never
+    # writes to it again, so that is safe here and saves a copy; with recycled blocks it would be a race.
+    return jax.device_put(Chunk(chunk.records, np.asarray(chunk.count, np.int32)), device)
+
+
+def record_spec(example: PyTree) -> PyTree:
+    """Return the tree of `jax.ShapeDtypeStruct` that says how one record is stored.
+
+    The example is one record without a batch axis: Python scalars, numpy and JAX arrays, or specs.
 
     Raises:
-        RecordMismatchError: a leaf cannot be stored as a numeric array.
+        RecordMismatchError: there is no leaf at all, or a leaf cannot be stored as a numeric array.
+
+    Example:
+        >>> record_spec({"done": False})
+        {'done': ShapeDtypeStruct(shape=(), dtype=bool)}
     """
-
-    def __call__(self, example: X, /) -> S:
-        """Return the empty state."""
-        ...
-
-
-class AddFn[S, X](Protocol):
-    """Return the state with a chunk's first `count` records added.
-
-    Args:
-        state: donate it when jitting, so that the storage is updated in place.
-        records: leaves `[chunk, ...]`; the length is fixed, so adding compiles once.
-        count: int32 `[]`; rows from `count` on are padding.
-
-    Raises:
-        RecordMismatchError: another structure, shape or dtype than the example, found when traced.
-        InvalidValueError: the chunk is longer than the capacity, found when traced.
-    """
-
-    def __call__(self, state: S, records: X, count: jax.typing.ArrayLike, /) -> S:
-        """Return the new state."""
-        ...
-
-
-class SampleFn[S, R](Protocol):
-    """Return batch number `position` of a run, leaves `[batch_size, ...]`.
-
-    Nothing is remembered between batches: the same arguments give the same batch, so that trainers
-    can share a buffer and a resumed run repeats its batches.
-
-    Args:
-        state: only read. With fewer than `required(batch_size)` records the batch is defined but not
-            meaningful; an empty ring gives zeros.
-        batch_size: static.
-        position: int32 `[]`, the number of the batch within the run.
-        rng_key: the run's key `[]`, the same for all of its batches.
-    """
-
-    def __call__(self, state: S, batch_size: int, position: jax.typing.ArrayLike, rng_key: jax.Array, /) -> R:
-        """Return the batch."""
-        ...
-
-
-class SizeFn[S](Protocol):
-    """Return how many records are stored, int32 `[]`."""
-
-    def __call__(self, state: S, /) -> jax.Array:
-        """Return the number of records."""
-        ...
-
-
-class RequiredFn(Protocol):
-    """Return how many records must be stored before a batch of `batch_size` makes sense."""
-
-    def __call__(self, batch_size: int, /) -> int:
-        """Return the least size."""
-        ...
+    leaves = jax.tree.leaves(example)
+    if not leaves:
+        raise RecordMismatchError(f"the example {example!r} has no leaf; a record needs at least one array or number")
+    for name, leaf in zip(leaf_names(example), leaves, strict=True):
+        dtype = spec_of(leaf).dtype
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            remedy = "which cannot be recorded; record jax.random.key_data(key)"
+            raise RecordMismatchError(f"leaf {name} is a typed PRNG key ({dtype}), {remedy}")
+        if not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+            raise RecordMismatchError(f"leaf {name} is a {type(leaf).__name__}, expected a number or a numeric array")
+    return spec_of(example)
 
 
 class Buffer[S, X, R](NamedTuple):
     """A buffer of records `X` with state `S` that gives batches `R`.
 
+    Sampling remembers nothing: the same arguments give the same batch, so that trainers can share a
+    buffer and a resumed run repeats its batches.
+
     Attributes:
-        init: `(example) -> state`.
-        add: `(state, records [chunk, ...], count) -> state`.
-        sample: `(state, batch_size, position, rng_key) -> batch`.
-        size: `(state) -> int32 []`.
-        required: `(batch_size) -> int`.
+        init: `(example) -> state`, empty; raises `RecordMismatchError` for a leaf that is not numeric.
+        add: `(state, records [chunk, ...], count) -> state`; only the first `count` rows, int32 `[]`, are valid.
+            A fixed length compiles once, a donated state is updated in place. Raises when traced:
+            `RecordMismatchError` for records unlike the example, `InvalidValueError` for more than `capacity`.
+        sample: `(state, batch_size, position, rng_key) -> batch [batch_size, ...]`, batch number `position`,
+            int32 `[]`, of the run with this key `[]`; `batch_size` is static.
+        size: `(state) -> int32 []`, how many records are stored.
+        required: `(batch_size) -> int`; with fewer records a batch is defined but not meaningful.
         capacity: the most records it holds.
         stable_in_run: sampling makes sense only if nothing is added within a run.
         placement: where the caller keeps the state; the functions are the same.
@@ -103,11 +120,11 @@ class Buffer[S, X, R](NamedTuple):
         (0, 1)
     """
 
-    init: InitFn[S, X]
-    add: AddFn[S, X]
-    sample: SampleFn[S, R]
-    size: SizeFn[S]
-    required: RequiredFn
+    init: Callable[[X], S]
+    add: Callable[[S, X, ArrayLike], S]
+    sample: Callable[[S, int, ArrayLike, jax.Array], R]
+    size: Callable[[S], jax.Array]
+    required: Callable[[int], int]
     capacity: int
     stable_in_run: bool
     placement: Placement
@@ -118,7 +135,6 @@ def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:
     """Return the bytes that the buffer's state takes for records like the example, without making it.
 
     Example:
-        >>> import numpy as np
         >>> from pamiq_jax.data import ring_buffer
         >>> buffer_bytes(ring_buffer(capacity=1000), {"image": np.zeros((64, 64), np.uint8)})
         4096008

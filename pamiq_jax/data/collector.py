@@ -10,14 +10,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from pamiq_jax.data.chunk import Chunk
-from pamiq_jax.data.leaf_rule import LeafRule
-from pamiq_jax.data.record import Record, record_spec
+from pamiq_jax.data.buffer import Chunk, Record, record_spec
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
-from pamiq_jax.trees import difference, leaf_names, nbytes
+from pamiq_jax.trees import describe_leaf, difference, leaf_names, nbytes
 
 type Overflow = Literal["drop_oldest", "drop_newest"]
 """What a full collector does with one record more: forget its oldest, or refuse the new one."""
+
+_WIDE_DTYPES = tuple(map(np.dtype, ("int64", "uint64", "float64", "complex128")))
+_ARRAY_TYPES = (np.ndarray, np.generic, jax.Array)
 
 
 class CollectorCounts(NamedTuple):
@@ -32,18 +33,6 @@ class CollectorCounts(NamedTuple):
     seen: int
     dropped: int
     pending: int
-
-
-class _Block:
-    """`rows` rows of every leaf; those from `start` to `stop` are pending."""
-
-    __slots__ = ("columns", "start", "stop", "versions")
-
-    def __init__(self, rows: int, rules: list[LeafRule]) -> None:
-        self.columns = [np.zeros((rows, *rule.shape), rule.dtype) for rule in rules]
-        self.versions = np.zeros(rows, np.int32)
-        self.start = 0
-        self.stop = 0
 
 
 class Collector[X]:
@@ -73,39 +62,40 @@ class Collector[X]:
     """
 
     def __init__(self, example: X, capacity: int, *, chunk: int = 256, overflow: Overflow = "drop_oldest") -> None:
-        if capacity < 1:
-            raise InvalidValueError("Collector(capacity)", capacity, "at least 1")
-        if chunk < 1:
-            raise InvalidValueError("Collector(chunk)", chunk, "at least 1")
+        for name, value in (("capacity", capacity), ("chunk", chunk)):
+            if value < 1:
+                raise InvalidValueError(f"Collector({name})", value, "at least 1")
         if overflow not in ("drop_oldest", "drop_newest"):
             raise InvalidValueError("Collector(overflow)", overflow, "'drop_oldest' or 'drop_newest'")
-        self.capacity = capacity
-        self.chunk = chunk
+        self.capacity, self.chunk = capacity, chunk
         self.overflow: Overflow = overflow
         self._spec = record_spec(example)
         specs, self._treedef = jax.tree.flatten(self._spec)
-        self._rules = [LeafRule.of(name, spec) for name, spec in zip(leaf_names(self._spec), specs, strict=True)]
+        self._readers = list(map(_leaf_reader, leaf_names(self._spec), specs))
+        self._specs = [*specs, jax.ShapeDtypeStruct((), np.int32)]
         self._lock = threading.Lock()
-        self._blocks: deque[_Block] = deque()
+        # Columns of leaves and of versions; rows are pending from `start` of the first block to `stop` of the last.
+        self._blocks: deque[list[np.ndarray[Any, Any]]] = deque()
+        self._start = self._stop = 0
         self._seen = self._dropped = self._pending = 0
         self._alarm: tuple[int, Callable[[], None]] | None = None
 
     def collect(self, record: X, version: int) -> bool:
         """Copy the record in and return whether it was kept. Never waits for the training thread's work.
 
-        Called from: inference thread.
-
-        Args:
-            record: like the example. float64 for float32 and the like are accepted, as JAX would, and
-                Python scalars of the same kind.
-            version: of the snapshot that the record was made with.
+        Called from: inference thread. Where JAX would, float64 is taken for float32 and the like, and a Python
+        scalar for a leaf of its kind. The version is that of the snapshot that acted.
 
         Raises:
             RecordMismatchError: another structure, shape or dtype; nothing was inserted or counted.
         """
-        leaves = self._checked_leaves(record)
+        leaves, treedef = jax.tree.flatten(record)
+        if treedef != self._treedef:
+            raise RecordMismatchError(f"{difference(self._spec, record)}; nothing was inserted")
+        row = [read(leaf) for read, leaf in zip(self._readers, leaves, strict=True)]
+        row.append(version)
         with self._lock:
-            is_kept = self._insert(leaves, version)
+            is_kept = self._insert(row)
             ring = self._take_due_alarm()
         if ring is not None:
             ring()
@@ -119,20 +109,23 @@ class Collector[X]:
         with self._lock:
             if not self._pending:
                 return None
-            block = self._blocks.popleft()
-            self._pending -= block.stop - block.start
-        *columns, versions = (_settled(column, block) for column in (*block.columns, block.versions))
-        return Chunk(Record(self._treedef.unflatten(columns), versions), block.stop - block.start)
+            block, start = self._blocks.popleft(), self._start
+            count = (self.chunk if self._blocks else self._stop) - start
+            self._start = 0
+            self._pending -= count
+        for column in block:
+            if start:  # dropped rows are in front
+                column[:count] = column[start : start + count]
+                column[count:] = 0
+            column.flags.writeable = False
+        *columns, versions = block
+        return Chunk(Record(self._treedef.unflatten(columns), versions), count)
 
     def alarm(self, pending_at_least: int, ring: Callable[[], None]) -> None:
         """Have `ring` called once as soon as so many records are pending, at once if they are already.
 
-        It replaces an alarm that has not rung yet. No more than `capacity` records can wait, so for a
-        larger number it rings when the collector is full.
-
-        Args:
-            pending_at_least: the number of pending records to ring at.
-            ring: called outside the lock, by whoever collects the record that reaches the number. Must not block.
+        It replaces an alarm that has not rung yet. For a number above the capacity it rings when the collector
+        is full. `ring` is called outside the lock, by whoever collects the record, and must not block.
         """
         with self._lock:
             self._alarm = (min(pending_at_least, self.capacity), ring)
@@ -150,61 +143,56 @@ class Collector[X]:
     def nbytes(self) -> int:
         """The most bytes that waiting records can take, drained chunks not included."""
         # A record is written before an older one is dropped, and the first block may be nearly used up.
-        blocks = (self.capacity + self.chunk - 1) // self.chunk + 1
-        row = nbytes(self._spec) + np.dtype(np.int32).itemsize
-        return blocks * self.chunk * row
+        return (-(-self.capacity // self.chunk) + 1) * self.chunk * nbytes(self._specs)
 
-    def _checked_leaves(self, record: X) -> list[Any]:
-        leaves, treedef = jax.tree.flatten(record)
-        if treedef != self._treedef:
-            raise RecordMismatchError(f"{difference(self._spec, record)}; nothing was inserted")
-        return [
-            leaf if rule.accepts(leaf) else rule.convert(leaf) for rule, leaf in zip(self._rules, leaves, strict=True)
-        ]
-
-    def _insert(self, leaves: list[Any], version: int) -> bool:
-        if self._pending == self.capacity and self.overflow == "drop_newest":
+    def _insert(self, row: list[Any]) -> bool:
+        is_full = self._pending == self.capacity
+        if is_full and self.overflow == "drop_newest":
             self._seen += 1
             self._dropped += 1
             return False
-        self._write_row(leaves, version)
+        if not self._blocks or self._stop == self.chunk:
+            self._blocks.append([np.zeros((self.chunk, *spec.shape), spec.dtype) for spec in self._specs])
+            self._stop = 0
+        for column, leaf in zip(self._blocks[-1], row, strict=True):
+            column[self._stop] = leaf  # may fail, so nothing has been counted or dropped yet
+        self._stop += 1
         self._seen += 1
-        self._pending += 1
-        if self._pending > self.capacity:
-            self._drop_oldest()
+        if is_full:
+            self._dropped += 1
+            self._start += 1
+            if self._start == self.chunk:
+                self._blocks.popleft()
+                self._start = 0
+        else:
+            self._pending += 1
         return True
-
-    def _write_row(self, leaves: list[Any], version: int) -> None:
-        if not self._blocks or self._blocks[-1].stop == self.chunk:
-            self._blocks.append(_Block(self.chunk, self._rules))
-        block = self._blocks[-1]
-        row = block.stop
-        for column, leaf in zip(block.columns, leaves, strict=True):
-            column[row] = leaf
-        block.versions[row] = version
-        block.stop = row + 1
-
-    def _drop_oldest(self) -> None:
-        oldest = self._blocks[0]
-        oldest.start += 1
-        if oldest.start == oldest.stop:
-            self._blocks.popleft()
-        self._dropped += 1
-        self._pending -= 1
 
     def _take_due_alarm(self) -> Callable[[], None] | None:
         if self._alarm is None or self._pending < self._alarm[0]:
             return None
-        _, ring = self._alarm
-        self._alarm = None
+        (_, ring), self._alarm = self._alarm, None
         return ring
 
 
-def _settled(column: np.ndarray[Any, Any], block: _Block) -> np.ndarray[Any, Any]:
-    """Return the column with its pending rows first and zeros after them, read-only."""
-    if block.start:  # dropped rows are in front
-        shifted = np.zeros_like(column)
-        shifted[: block.stop - block.start] = column[block.start : block.stop]
-        column = shifted
-    column.flags.writeable = False
-    return column
+def _leaf_reader(name: str, spec: jax.ShapeDtypeStruct) -> Callable[[Any], Any]:
+    """Return the function that gives a leaf like the spec as a numpy array, and refuses others by name."""
+    shape, dtype = spec.shape, np.dtype(spec.dtype)
+    dtypes = (dtype, *(wide for wide in _WIDE_DTYPES if jax.dtypes.canonicalize_dtype(wide) == dtype))
+    scalar_type = type(np.zeros((), dtype).item())
+
+    def read(leaf: Any) -> Any:
+        if type(leaf) is np.ndarray and leaf.shape == shape and leaf.dtype in dtypes:
+            return leaf  # nearly all of them, so this comes first
+        is_array = isinstance(leaf, _ARRAY_TYPES)
+        if is_array and leaf.shape == shape and leaf.dtype in dtypes:
+            return np.asarray(leaf)  # waits for a JAX array, here and not under the lock
+        if shape == () and type(leaf) is scalar_type:
+            try:
+                return np.asarray(leaf, dtype)
+            except OverflowError:
+                pass  # refused below
+        actual = describe_leaf(leaf) if is_array else f"the Python {type(leaf).__name__} {leaf!r:.60}"
+        raise RecordMismatchError(f"leaf {name}: expected {describe_leaf(spec)}, got {actual}; nothing was inserted")
+
+    return read

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax.typing import ArrayLike
 
 # Four rounds suffice for large domains; on the 2-bit one (size <= 4), eight make all orders about equally likely.
 _ROUNDS = 8
 
 
-def permuted_index(rng_key: jax.Array, index: jax.typing.ArrayLike, size: jax.typing.ArrayLike) -> jax.Array:
+def permuted_index(rng_key: jax.Array, index: ArrayLike, size: ArrayLike) -> jax.Array:
     """Return the element at `index` of the key's permutation of `range(size)`, int32 `[]`.
 
     The expected number of evaluations of the network is below four, whatever the size.
@@ -26,30 +26,19 @@ def permuted_index(rng_key: jax.Array, index: jax.typing.ArrayLike, size: jax.ty
         size: integer `[]`, from 1 to `2**31 - 1`; may be traced. 0 counts as 1.
 
     Example:
-        >>> order = [int(permuted_index(jax.random.key(0), index, 5)) for index in range(5)]
-        >>> sorted(order)
+        >>> sorted(int(permuted_index(jax.random.key(0), index, 5)) for index in range(5))
         [0, 1, 2, 3, 4]
     """
     # From outside the range a walk may never come back to it, so neither bound is left to the caller.
     size = jnp.maximum(jnp.asarray(size).astype(jnp.uint32), 1)
     inside = jnp.minimum(jnp.asarray(index).astype(jnp.uint32), size - 1)
-    half_bits = _half_bits(size)
+    half_bits = jnp.maximum((33 - jax.lax.clz(size - 1)) >> 1, 1)  # the least k > 0 with 4**k >= size
     round_keys = jax.random.bits(rng_key, (_ROUNDS,), jnp.uint32)
-    value = lax.while_loop(
-        lambda value: value >= size,
-        lambda value: _feistel(value, half_bits, round_keys),
-        _feistel(inside, half_bits, round_keys),
-    )
-    return value.astype(jnp.int32)
+    shuffle = jax.tree_util.Partial(_feistel, half_bits, round_keys)
+    return jax.lax.while_loop(lambda value: value >= size, shuffle, shuffle(inside)).astype(jnp.int32)
 
 
-def _half_bits(size: jax.Array) -> jax.Array:
-    """Return the least k > 0 with `4**k >= size`, uint32 `[]`."""
-    bits = 32 - lax.clz(size - 1)
-    return jnp.maximum((bits + 1) >> 1, 1)
-
-
-def _feistel(value: jax.Array, half_bits: jax.Array, round_keys: jax.Array) -> jax.Array:
+def _feistel(half_bits: jax.Array, round_keys: jax.Array, value: jax.Array) -> jax.Array:
     mask = (jnp.uint32(1) << half_bits) - 1
     left, right = (value >> half_bits) & mask, value & mask
     for round_key in round_keys:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
+from functools import partial
+from typing import Literal, get_args
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from pamiq_jax.data.buffer import Buffer, Placement
-from pamiq_jax.data.record import record_spec
-from pamiq_jax.data.sampling import ORDERS, Order, Sampling
+from pamiq_jax.data.buffer import Buffer, Placement, record_spec
+from pamiq_jax.data.permutation import permuted_index
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 from pamiq_jax.trees import difference
-from pamiq_jax.types import PyTree
+
+type Sampling = Literal["uniform", "epochs", "in_order"]
+"""With replacement; every record once per shuffled epoch; oldest first, again and again."""
 
 _MAX_CAPACITY = 2**30  # so that twice a slot and an offset still fit in 32 bits
 
@@ -34,18 +37,13 @@ class RingState[X](flax.struct.PyTreeNode):
 
 
 def ring_buffer[X](
-    capacity: int,
-    *,
-    sampling: Sampling = "uniform",
-    placement: Placement = "device",
-    example: X | None = None,
+    capacity: int, *, sampling: Sampling = "uniform", placement: Placement = "device", example: X | None = None
 ) -> Buffer[RingState[X], X, X]:
     """Return a buffer that keeps the newest `capacity` records of any pytree.
 
     Args:
         capacity: the number of records, from 1 to `2**30`.
-        sampling: "uniform" with replacement; "epochs", where each record comes exactly once per shuffled
-            epoch and a batch may straddle two; "in_order", oldest first and wrapping around.
+        sampling: "uniform", with replacement; "epochs", each record once per shuffled epoch; "in_order", oldest first.
         placement: "device", or "host": the caller keeps the state on a CPU device and transfers batches.
         example: one record, for a system that cannot know it from its agent and environment.
 
@@ -62,75 +60,84 @@ def ring_buffer[X](
     """
     if not 1 <= capacity <= _MAX_CAPACITY:
         raise InvalidValueError("ring_buffer(capacity)", capacity, f"1 to {_MAX_CAPACITY}")
-    if sampling not in ORDERS:
-        raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, ORDERS))}")
+    if sampling not in (names := get_args(Sampling.__value__)):
+        raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, names))}")
     if placement not in ("device", "host"):
         raise InvalidValueError("ring_buffer(placement)", placement, "'device' or 'host'")
-    order = ORDERS[sampling]
+    goes_by_position = sampling != "uniform"  # then the places must not move within a run
     return Buffer(
-        init=functools.partial(_init, capacity),
-        add=functools.partial(_add, capacity),
-        sample=functools.partial(_sample, capacity, order),
-        size=_size,
-        required=lambda batch_size: batch_size if order.needs_full_batch else 1,
+        init=partial(_init, capacity),
+        add=partial(_add, capacity),
+        sample=partial(_sample, capacity, sampling),
+        size=lambda state: state.size,
+        required=lambda batch_size: batch_size if goes_by_position else 1,
         capacity=capacity,
-        stable_in_run=order.stable_in_run,
+        stable_in_run=goes_by_position,
         placement=placement,
         example=example,
     )
 
 
 def _init[X](capacity: int, example: X) -> RingState[X]:
-    def storage(spec: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.zeros((capacity, *spec.shape), spec.dtype)
-
-    records = jax.tree.map(storage, record_spec(example))
+    records = jax.tree.map(lambda spec: jnp.zeros((capacity, *spec.shape), spec.dtype), record_spec(example))
     return RingState(records, head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
 
 
-def _add[X](capacity: int, state: RingState[X], records: X, count: jax.typing.ArrayLike) -> RingState[X]:
-    chunk = _chunk_length(capacity, state.records, records)
+def _add[X](capacity: int, state: RingState[X], records: X, count: ArrayLike) -> RingState[X]:
+    chunk = next((np.shape(leaf)[0] for leaf in jax.tree.leaves(records) if np.ndim(leaf)), 0)
+    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape[1:]), leaf.dtype), state.records)
+    if mismatch := difference(expected, records):
+        raise RecordMismatchError(f"a chunk of records does not fit the buffer: {mismatch}; nothing was inserted")
+    if chunk > capacity:
+        raise InvalidValueError("add(records)", chunk, f"at most {capacity} rows", "add shorter chunks")
     valid = jnp.clip(jnp.asarray(count).astype(jnp.int32), 0, chunk)
     offsets = jnp.arange(chunk, dtype=jnp.int32)
     # Padding goes to slots past the end, which the scatter drops; distinct ones, to keep the indices unique.
     slots = jnp.where(offsets < valid, (state.head + offsets) % capacity, capacity + offsets)
 
-    def write(stored: jax.Array, new: jax.typing.ArrayLike) -> jax.Array:
+    def write(stored: jax.Array, new: ArrayLike) -> jax.Array:
         return stored.at[slots].set(jnp.asarray(new, stored.dtype), mode="drop", unique_indices=True)
 
-    return state.replace(
+    return RingState(
         records=jax.tree.map(write, state.records, records),
         head=(state.head + valid) % capacity,
         size=jnp.minimum(state.size + valid, capacity),
     )
 
 
-def _chunk_length(capacity: int, stored: PyTree, records: PyTree) -> int:
-    leaves = jax.tree.leaves(records)
-    chunk = next((np.shape(leaf)[0] for leaf in leaves if np.ndim(leaf)), 0)
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape[1:]), leaf.dtype), stored)
-    if mismatch := difference(expected, records):
-        raise RecordMismatchError(f"a chunk of records does not fit the buffer: {mismatch}; nothing was inserted")
-    if chunk > capacity:
-        raise InvalidValueError("add(records)", chunk, f"at most {capacity} rows", "add shorter chunks")
-    return chunk
-
-
 def _sample[X](
-    capacity: int,
-    order: Order,
-    state: RingState[X],
-    batch_size: int,
-    position: jax.typing.ArrayLike,
-    rng_key: jax.Array,
+    capacity: int, sampling: Sampling, state: RingState[X], batch_size: int, position: ArrayLike, rng_key: jax.Array
 ) -> X:
     if batch_size < 1:
         raise InvalidValueError("sample(batch_size)", batch_size, "at least 1")
     size = jnp.maximum(state.size, 1)  # an empty ring gives its zeros
-    ages = order.ages(size, batch_size, jnp.asarray(position), rng_key)
+    ages = _ages(sampling, size, batch_size, jnp.asarray(position), rng_key)
     slots = (state.head - state.size + ages) % capacity
     return jax.tree.map(lambda stored: stored.at[slots].get(mode="promise_in_bounds"), state.records)
 
 
-def _size[X](state: RingState[X]) -> jax.Array:
-    return state.size
+def _ages(sampling: Sampling, size: jax.Array, batch_size: int, position: jax.Array, rng_key: jax.Array) -> jax.Array:
+    """Return the batch's indices into `range(size)`, 0 being the oldest record, int32 `[batch_size]`."""
+    if sampling == "uniform":
+        return jax.random.randint(jax.random.fold_in(rng_key, position), (batch_size,), 0, size, jnp.int32)
+    epochs, indices = _epochs_and_indices(size, batch_size, position)
+    if sampling == "in_order":
+        return indices.astype(jnp.int32)
+    epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, epochs)  # a batch may straddle epochs
+    return jax.vmap(permuted_index, in_axes=(0, 0, None))(epoch_keys, indices, size)
+
+
+def _epochs_and_indices(size: jax.Array, batch_size: int, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `divmod(position * batch_size + arange(batch_size), size)`, uint32 `[batch_size]` each.
+
+    The product is formed bit by bit with the remainder taken in between: it would pass 32 bits after
+    some days of training. The epochs are right modulo `2**32`, which is enough to choose a shuffle.
+    """
+    divisor = size.astype(jnp.uint32)
+    whole, rest = jnp.divmod(position.astype(jnp.uint32), divisor)
+    carried = index = jnp.zeros((), jnp.uint32)
+    for bit in f"{batch_size:b}":
+        over, index = jnp.divmod(2 * index + (rest if bit == "1" else 0), divisor)
+        carried = 2 * carried + over
+    over, indices = jnp.divmod(index + jnp.arange(batch_size, dtype=jnp.uint32), divisor)
+    return whole * jnp.uint32(batch_size) + carried + over, indices
