@@ -71,4 +71,6 @@ def _check_order(system: System) -> None:
         graphlib.TopologicalSorter({name: schedule.after for name, schedule in system.trainers.items()}).prepare()
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
-        raise InvalidValueError("Schedule(after)", circle, "an order: trainers that wait in a circle never run") from None
+        raise InvalidValueError(
+            "Schedule(after)", circle, "an order: trainers that wait in a circle never run"
+        ) from None

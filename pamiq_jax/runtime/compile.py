@@ -16,8 +16,8 @@ from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import BufferRun, LearnerState, TrainerRun
-from pamiq_jax.runtime.system import Schedule, System
-from pamiq_jax.trainer import SampleFn, TrainerPrograms, compile_trainer, own
+from pamiq_jax.runtime.system import Model, Schedule, System
+from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer, own
 from pamiq_jax.types import Params, PyTree
 
 
@@ -65,14 +65,12 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         system=system,
         acting=acting,
         add={name: _compile_add(system, name, run.state, examples[name]) for name, run in buffers.items()},
-        trainers={
-            name: _compile_schedule(schedule, system.buffers[schedule.data], runs[name], buffers[schedule.data].state)
-            for name, schedule in system.trainers.items()
-        },
+        trainers={name: _compile_schedule(system, name, runs[name], buffers) for name in system.trainers},
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
     )
-    return Compiled(programs, LearnerState(runs, buffers), actor, params, examples)
+    models = {name: own(system.models[name].params) for name in system.handed_on}
+    return Compiled(programs, LearnerState(runs, buffers, models), actor, params, examples)
 
 
 def _named_key(base: jax.Array, name: str) -> jax.Array:
@@ -80,16 +78,21 @@ def _named_key(base: jax.Array, name: str) -> jax.Array:
 
 
 def _first_run(system: System, name: str, base: jax.Array) -> TrainerRun:
-    params = {model: system.models[model].params for model in system.trained_by(name)}
+    names = (*system.trained_by(name), *system.trainers[name].trainer.reads)
+    params = {model: system.models[model].params for model in names}
     state = own(system.trainers[name].trainer.init(_named_key(base, f"trainer {name}"), params))
     data_key = own(_named_key(base, f"data {name}"))
     return TrainerRun(state=state, data_key=data_key, run_key=data_key)
 
 
 def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
-    params = {name: own(model.params) for name, model in system.models.items() if model.infer}
+    params = {
+        name: place_published(model, cast_published(model, own(model.params)))
+        for name, model in system.models.items()
+        if model.infer
+    }
     for name, run in runs.items():
-        published = published_params(system, name, system.trainers[name].trainer.publish(run.state))
+        published = published_params(system, name, _publish_function(system, name)(run.state))
         check_finite(published)  # also compiles the check for this tree
         params.update(published)
     return params
@@ -113,7 +116,42 @@ def published_params(system: System, trainer: str, published: Any) -> dict[str, 
             f"trainer {trainer!r} publishes {list(names)}, but its `publish` returned no {list(missing)}; "
             "return a dict {model: params}, or name what it does return with `publishes`"
         )
-    return {name: published[name] for name in names}
+    return {name: place_published(system.models[name], published[name]) for name in names}
+
+
+def cast_published(model: Model, params: Params) -> Params:
+    """Return parameters with their floating-point leaves in the dtype that the model is published in.
+
+    Example:
+        >>> cast_published(Model(None, dtype=jnp.bfloat16), {"w": jnp.ones(2), "steps": jnp.int32(3)})["w"].dtype
+        dtype(bfloat16)
+    """
+    if model.dtype is None:
+        return params
+    return jax.tree.map(
+        lambda leaf: leaf.astype(model.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, params
+    )
+
+
+def place_published(model: Model, params: Params) -> Params:
+    """Return parameters on the device that the model is published to; the transfer may still be under way."""
+    return params if model.device is None else jax.device_put(params, model.device)
+
+
+def _publish_function(system: System, name: str) -> Callable[[Any], Any]:
+    """Return a trainer's publish function with the casts that its models ask for, all in one program."""
+    publish = system.trainers[name].trainer.publish
+    casts = {
+        model: system.models[model] for model in system.published_by(name) if system.models[model].dtype is not None
+    }
+    if not casts:
+        return publish
+
+    def publish_cast(state: Any) -> Any:
+        published = publish(state)
+        return {**published, **{model: cast_published(spec, published[model]) for model, spec in casts.items()}}
+
+    return publish_cast
 
 
 def _example(system: System, name: str, record: dict[str, PyTree] | None) -> PyTree:
@@ -153,42 +191,67 @@ def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> C
 
 
 def _compile_schedule(
-    schedule: Schedule, buffer: Buffer[Any, Any, Any], run: TrainerRun, buffer_state: PyTree
+    system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun]
 ) -> TrainerPrograms[Any]:
-    prepare = schedule.prepare if schedule.prepare is not None else _data_of
+    schedule = system.trainers[name]
+    trainer = schedule.trainer._replace(publish=_publish_function(system, name))
+    states = {key: buffers[source.buffer].state for key, source in schedule.sources.items()}
+    on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
+    sample = _sample_function(system, schedule)
+    if not on_host:
+        return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk)
+    if on_host != set(schedule.sources):
+        raise InvalidValueError(
+            f"trainer {name!r} data", sorted(on_host), "all of its buffers placed alike", "give them one `placement`"
+        )
+    return _compile_with_host_data(trainer, sample, run, states, schedule.chunk)
 
-    def sample(state: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
-        return prepare(buffer.sample(state, schedule.batch_size, position, rng_key))
 
-    if buffer.placement == "device":
-        return compile_trainer(schedule.trainer, sample, run.state, buffer_state, steps=schedule.chunk)
-    return _compile_with_host_data(schedule, sample, run, buffer_state)
+def _sample_function(system: System, schedule: Schedule) -> SampleFn:
+    """Return what draws a batch from the states of a schedule's buffers, given by source name."""
+    prepare: Callable[[Any], PyTree] = schedule.prepare if schedule.prepare is not None else _data_of
+    sources = schedule.sources
+
+    def sample(states: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
+        records: dict[str, Any] = {}
+        for number, (key, source) in enumerate(sources.items()):
+            buffer, source_key = (
+                system.buffers[source.buffer],
+                rng_key if not number else jax.random.fold_in(rng_key, number),
+            )
+            records[key] = buffer.sample(states[key], source.batch_size, position, source_key)
+        return prepare(records[""] if "" in sources else records)
+
+    return sample
 
 
-def _data_of(record: Record[Any]) -> PyTree:
-    return record.data
+def _data_of(records: Any) -> PyTree:
+    if isinstance(records, Record):
+        return records.data
+    return {key: record.data for key, record in records.items()}
 
 
 def _compile_with_host_data(
-    schedule: Schedule, sample: SampleFn, run: TrainerRun, buffer_state: PyTree
+    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int
 ) -> TrainerPrograms[Any]:
     """Gather a chunk's batches on the host in one program, and move them to the trainer in one transfer."""
-    offsets = np.arange(schedule.chunk, dtype=np.int32)
+    offsets = np.arange(steps, dtype=np.int32)
 
-    def gather(buffer_state: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
-        return jax.vmap(lambda offset: sample(buffer_state, position + offset, rng_key))(offsets)
+    def gather(states: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
+        return jax.vmap(lambda offset: sample(states, position + offset, rng_key))(offsets)
 
     def take(batches: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[position], batches)
 
-    host = next(iter(jax.tree.leaves(buffer_state)[0].devices()))
+    host = next(iter(jax.tree.leaves(states)[0].devices()))
     device = next(iter(run.data_key.devices()))
-    gathering = jax.jit(gather).lower(buffer_state, np.int32(0), jax.device_put(run.data_key, host)).compile()
-    batches = jax.device_put(gathering(buffer_state, np.int32(0), jax.device_put(run.data_key, host)), device)
-    programs = compile_trainer(schedule.trainer, take, run.state, batches, steps=schedule.chunk)
+    host_key = jax.device_put(run.data_key, host)
+    gathering = jax.jit(gather).lower(states, np.int32(0), host_key).compile()
+    batches = jax.device_put(gathering(states, np.int32(0), host_key), device)
+    programs = compile_trainer(trainer, take, run.state, batches, steps=steps)
 
-    def chunk(state: Any, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
-        batches = gathering(buffer_state, np.int32(position), jax.device_put(rng_key, host))
+    def chunk(state: Any, states: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
+        batches = gathering(states, np.int32(position), jax.device_put(rng_key, host))
         return programs.chunk(state, jax.device_put(batches, device), 0, rng_key)
 
     return programs._replace(chunk=chunk)

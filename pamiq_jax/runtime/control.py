@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerError
-from pamiq_jax.lifecycle import SystemEvent, SystemPhase, allowed_events, transition
+from pamiq_jax.lifecycle import Event, Phase, SystemEvent, SystemPhase, allowed_events, transition
 from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.events import OnTransition, Transition
 
 STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
 ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
@@ -26,6 +28,7 @@ class Control:
     Args:
         clock: stands still while the system is paused.
         workers: the names of the threads that have to acknowledge.
+        subscribers: told of each transition.
 
     Example:
         >>> from pamiq_jax.runtime.clock import RealClock
@@ -34,7 +37,7 @@ class Control:
         (True, <SystemPhase.COMPILING: 'compiling'>)
     """
 
-    def __init__(self, clock: Clock, workers: tuple[str, ...]) -> None:
+    def __init__(self, clock: Clock, workers: tuple[str, ...], subscribers: tuple[OnTransition, ...] = ()) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for the owner
@@ -44,7 +47,11 @@ class Control:
         self._acknowledged = dict.fromkeys(workers, 0)
         self._is_paused = dict.fromkeys(workers, False)
         self._nudged: set[str] = set()
+        self._calls: dict[str, deque[Callable[[], None]]] = {worker: deque() for worker in workers}
         self._errors: list[WorkerError] = []
+        self._subscribers = subscribers
+        self._untold: dict[int, list[Transition]] = {}  # by the thread that made them
+        self._sequence = 0
         self._raised = 0
         self.wakeups: Counter[str] = Counter()
 
@@ -68,10 +75,12 @@ class Control:
             if self._phase in ENDING and event not in (SystemEvent.ALL_STOPPED, SystemEvent.FAIL):
                 return False
             self._move(event)
-            return True
+        self._tell()
+        return True
 
     def _move(self, event: SystemEvent) -> None:
-        self._phase = transition(self._phase, event)
+        before, self._phase = self._phase, transition(self._phase, event)
+        self._note("system", before, event, self._phase)
         if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
             self._epoch += 1
         if event is SystemEvent.ALL_PAUSED:
@@ -79,6 +88,29 @@ class Control:
         if event is SystemEvent.RESUME:
             self._clock.resume()
         self._wake_all()
+
+    def _note(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
+        made = Transition(self._sequence, self._clock.now(), machine, before, event, after)
+        self._untold.setdefault(threading.get_ident(), []).append(made)
+        self._sequence += 1
+
+    def _tell(self) -> None:
+        """Tell the subscribers, without the lock, what this thread has made happen."""
+        with self._lock:
+            transitions = self._untold.pop(threading.get_ident(), [])
+        for transition_ in transitions:
+            for subscriber in self._subscribers:
+                try:
+                    subscriber(transition_)
+                except Exception as error:  # a hook must not stop the thread that it looks on at
+                    name = getattr(subscriber, "__name__", repr(subscriber))
+                    self.report_error(worker_error(f"on_transition {name}", error))
+
+    def transition(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
+        """Tell of a transition of another machine. Called from the thread that made it."""
+        with self._lock:
+            self._note(machine, before, event, after)
+        self._tell()
 
     def _wake_all(self) -> None:
         self._changed.notify_all()
@@ -98,6 +130,7 @@ class Control:
             on_resumed: called when it is to go on, before that is acknowledged.
         """
         while True:
+            self._answer_calls(worker)
             with self._lock:
                 phase, epoch = self._phase, self._epoch
                 if phase is SystemPhase.RUNNING:
@@ -117,10 +150,15 @@ class Control:
                 self._is_paused[worker] = should_pause
             self._acknowledge(worker, epoch)
 
+    def _answer_calls(self, worker: str) -> None:
+        while self._calls[worker]:
+            self._calls[worker].popleft()()
+
     def _acknowledge(self, worker: str, epoch: int) -> None:
         with self._lock:
             self._acknowledged[worker] = epoch
             self._complete()
+        self._tell()
 
     def _complete(self) -> None:
         """Finish a request that every living worker has acknowledged, and a stop when none lives."""
@@ -149,8 +187,9 @@ class Control:
             self._nudged.discard(worker)
 
     def _sleep(self, worker: str, seconds: float | None) -> None:
-        self._sleepers[worker].wait(seconds)
-        self.wakeups[worker] += 1
+        if not self._calls[worker]:
+            self._sleepers[worker].wait(seconds)
+            self.wakeups[worker] += 1
 
     def nudge(self, worker: str) -> None:
         """Wake a worker, or let its next sleep end at once. Called from any thread."""
@@ -178,6 +217,7 @@ class Control:
                 self._move(SystemEvent.FAIL)
             self._complete()
             self._changed.notify_all()
+        self._tell()
 
     # What the owner calls.
 
@@ -193,16 +233,17 @@ class Control:
             InvalidTransitionError: not possible in the present phase, or the system ended before it was done.
             PauseTimeoutError: naming the workers that did not acknowledge.
         """
+        pending = {SystemEvent.PAUSE: SystemPhase.PAUSING, SystemEvent.RESUME: SystemPhase.RESUMING}[event]
         with self._lock:
             if self._phase is target:
                 return
-            pending = {SystemEvent.PAUSE: SystemPhase.PAUSING, SystemEvent.RESUME: SystemPhase.RESUMING}[event]
             if self._phase is not pending:
                 self._move(event)
                 self._complete()
             epoch = self._epoch
-            done = self._changed.wait_for(lambda: self._phase is not pending or self._epoch != epoch, timeout)
-            if not done:
+        self._tell()
+        with self._lock:
+            if not self._changed.wait_for(lambda: self._phase is not pending or self._epoch != epoch, timeout):
                 late = [worker for worker, acknowledged in self._acknowledged.items() if acknowledged != epoch]
                 raise PauseTimeoutError(
                     f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds: "
@@ -210,6 +251,37 @@ class Control:
                 )
             if self._phase in ENDING:
                 raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
+
+    def call[R](self, worker: str, function: Callable[[], R], timeout: float) -> R:
+        """Have a worker call a function between two ticks, also while it is paused, and return what it returned.
+
+        Args:
+            worker: the thread's name.
+            function: what it raises is raised here.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: the worker did not come to it.
+        """
+        future: Future[R] = Future()
+
+        def answer() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        with self._lock:
+            self._calls[worker].append(answer)
+        self.nudge(worker)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise TimeoutError(
+                f"{worker} did not come to it within {timeout} seconds; the system is {self._phase}"
+            ) from None
 
     def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
         """Sleep until `until()` holds or an error is new; return whether `until()` holds.

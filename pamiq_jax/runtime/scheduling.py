@@ -87,9 +87,7 @@ def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> 
     return None
 
 
-def progress(
-    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str
-) -> dict[str, Progress]:
+def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> dict[str, Progress]:
     """Return what a trainer's conditions may know, for each of its sources.
 
     Args:

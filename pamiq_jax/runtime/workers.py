@@ -113,9 +113,9 @@ class Workers:
         return self.ready if self.control.send(SystemEvent.START) else None
 
     def _train_until_end(self, ready: Ready) -> None:
-        learner = ready.compiled.learner
         while self.control.checkpoint(TRAINING, self._trainers_paused, self._trainers_resumed):
-            learner, report = train_tick(ready.compiled.programs, learner, ready.cells, self.clock, self._observe)
+            assert self.learner is not None, "it was set when the system became ready"
+            learner, report = train_tick(ready.compiled.programs, self.learner, ready.cells, self.clock, self._observe)
             self.learner = learner
             if report.trainer is None:
                 self._wait_for_data(ready.cells, report.wake)
@@ -124,12 +124,13 @@ class Workers:
             self._refuse_compiles(TRAINING)
 
     def _stop_trainers(self) -> None:
-        for name, phase in self.phases.items():
+        for name, phase in tuple(self.phases.items()):
             if not is_final(phase):
-                self.phases[name] = transition(phase, TrainerEvent.STOP)
+                self._observe(name, phase, TrainerEvent.STOP, transition(phase, TrainerEvent.STOP))
 
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after
+        self.control.transition(f"trainer {trainer}", before, event, after)
 
     def _note(self, ready: Ready, learner: LearnerState, report: TrainReport) -> None:
         name = report.trainer
