@@ -1,10 +1,12 @@
 """When to train: pure conditions on counters, which say why and compose with `&`, `|` and `~`."""
 
 from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not, check_satisfiable
-from pamiq_jax.conditions.clock import every_seconds, time_of_day
-from pamiq_jax.conditions.counts import always, min_new, min_size, samples_per_insert
+from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_day
+from pamiq_jax.conditions.counts import always, min_new, min_size
 from pamiq_jax.conditions.function import as_condition, when
+from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake
+from pamiq_jax.conditions.ratio import samples_per_insert
 
 __all__ = [
     "All",
@@ -14,6 +16,7 @@ __all__ = [
     "ConditionLike",
     "Count",
     "Decision",
+    "MigratedArguments",
     "Not",
     "Progress",
     "Truth",
@@ -22,6 +25,9 @@ __all__ = [
     "as_condition",
     "check_satisfiable",
     "every_seconds",
+    "fresh",
+    "max_duty",
+    "migrated",
     "min_new",
     "min_size",
     "samples_per_insert",

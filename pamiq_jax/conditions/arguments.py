@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+from fractions import Fraction
 from typing import SupportsIndex
 
 from pamiq_jax.errors import InvalidValueError
 
 INT32_MAX = 2**31 - 1
 """Counters are int32 when a condition is traced, so its constants must fit too."""
+
+MAX_DENOMINATOR = 1000
+"""Of a ratio or a share that a condition takes."""
 
 
 def checked_integer(argument: str, value: SupportsIndex, least: int, most: int = INT32_MAX) -> int:
@@ -24,6 +28,20 @@ def checked_number(argument: str, value: float, least: float, most: float) -> fl
     if isinstance(value, bool) or not least <= value <= most:
         raise InvalidValueError(argument, value, f"a number from {least} to {most}")
     return value
+
+
+def checked_fraction(argument: str, value: float, least: float, most: float) -> Fraction:
+    """Return the fraction that `value` was meant to be, or raise InvalidValueError.
+
+    Refused are what is not from `least` to `most`, and what is no fraction with a small denominator: counters are
+    multiplied by it.
+    """
+    exact = Fraction(checked_number(argument, value, least, most))
+    near = exact.limit_denominator(MAX_DENOMINATOR)
+    if abs(near - exact) > exact / 10**6:
+        expected = f"a fraction with a denominator up to {MAX_DENOMINATOR}"
+        raise InvalidValueError(argument, value, expected, f"the nearest is {short_number(float(near))}")
+    return near
 
 
 def checked_milliseconds(argument: str, seconds: float) -> int:

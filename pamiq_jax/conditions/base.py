@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self, final, override
 
-from pamiq_jax.conditions.progress import Decision, Progress, Truth, Wake, first_change
+from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake, first_change, larger
 from pamiq_jax.errors import UnsatisfiableConditionError
 
 type ConditionFn = Callable[[Progress, Progress], Truth | tuple[Truth, str]]
@@ -26,8 +26,8 @@ class Condition(ABC):
     part (see `when`). Asking changes nothing: what counts as new is measured from `last`, the
     progress at the start of the last run, and only the start of a run moves that.
 
-    To write one, subclass with a frozen dataclass and give `test` and `explain`, then `wake`, `never` and `always`
-    where more is known than their defaults say.
+    To write one, subclass with a frozen dataclass and give `test` and `explain`, then `wake`, `never`, `always` and
+    `forgive` where more is known than their defaults say.
 
     Example:
         >>> from pamiq_jax.conditions import min_new, min_size
@@ -43,6 +43,19 @@ class Condition(ABC):
         go = bool(self.test(now, last))
         return Decision(go, self.explain(now, last), Wake() if go else self.wake(now, last))
 
+    @final
+    def settle(self, now: Progress, last: Progress) -> Progress:
+        """Return what the next run is measured from if one starts now: the new `last`.
+
+        That is `now`, with `forgiven` raised by what `forgive` says. Called outside of `jit`, once for each run.
+
+        Args:
+            now: the progress that the decision to run was made on; its `forgiven` is not read.
+            last: what this returned for the run before, or `Progress()`.
+        """
+        now, last = now.as_ints(), last.as_ints()
+        return now._replace(forgiven=last.forgiven + int(self.forgive(now, last)))
+
     @abstractmethod
     def test(self, now: Progress, last: Progress) -> Truth:
         """Return whether the condition holds. Works under `jit` and `vmap`, on int32 arrays."""
@@ -54,6 +67,13 @@ class Condition(ABC):
     def wake(self, now: Progress, last: Progress) -> Wake:
         """Return the least that must happen before `test` can change from what it is, either way."""
         return Wake(records=1)
+
+    def forgive(self, now: Progress, last: Progress) -> Count:
+        """Return how many samples that are owed to the trainer are let go if a run starts now.
+
+        Works under `jit` and `vmap`, as `test` does. Nothing is let go twice: see `settle`.
+        """
+        return 0
 
     def never(self, capacity: int) -> str | None:
         """Return why this can never hold for a buffer of `capacity` records, None if it can or may."""
@@ -116,6 +136,11 @@ class _Combination(Condition):
     def wake(self, now: Progress, last: Progress) -> Wake:
         deciding = self._deciding(now, last)
         return first_change([part.wake(now, last) for part in deciding or self.parts], of_all=bool(deciding))
+
+    @override
+    def forgive(self, now: Progress, last: Progress) -> Count:
+        # The counter is one for all parts: with the largest, none of them is owed more than its cap.
+        return functools.reduce(larger, (part.forgive(now, last) for part in self.parts))
 
     def _deciding(self, now: Progress, last: Progress) -> list[Condition]:
         return [part for part in self.parts if bool(part.test(now, last)) is self.decisive]
@@ -180,6 +205,10 @@ class Not(Condition):
     @override
     def wake(self, now: Progress, last: Progress) -> Wake:
         return self.condition.wake(now, last)
+
+    @override
+    def forgive(self, now: Progress, last: Progress) -> Count:
+        return self.condition.forgive(now, last)
 
     @override
     def never(self, capacity: int) -> str | None:

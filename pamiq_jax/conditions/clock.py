@@ -1,11 +1,11 @@
-"""Train by the clock: at an interval, or in some hours of the day."""
+"""Train by the clock: at an interval, for a share of the time, on fresh data, or in some hours of the day."""
 
 from __future__ import annotations
 
-from pamiq_jax.conditions.arguments import checked_milliseconds, checked_number, short_number
+from pamiq_jax.conditions.arguments import checked_fraction, checked_milliseconds, checked_number, short_number
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.function import Rule
-from pamiq_jax.conditions.progress import Progress, Truth, Wake
+from pamiq_jax.conditions.progress import Count, Progress, Truth, Wake
 from pamiq_jax.errors import InvalidValueError
 
 _HOUR = 3600
@@ -41,6 +41,78 @@ def every_seconds(seconds: float) -> Condition:
         return Wake(milliseconds=missing) if missing > 0 else Wake()
 
     return Rule(f"every_seconds({written})", lambda now, last: now.time_ms - last.time_ms >= interval, facts, hint)
+
+
+def max_duty(fraction: float) -> Condition:
+    """Return the condition that the trainer has rested in proportion to its last run.
+
+    A run that kept the trainer busy for 2 seconds is followed by the next one no sooner than `2 / fraction` seconds
+    after it started: of the time between two starts, `fraction` is spent in its chunks at most. Nothing is saved up:
+    a trainer that waited for data all night does not work without a rest in the morning. A run that has started is not
+    slowed down, so for an even load let it be short. What is counted is this trainer's time alone.
+
+    Args:
+        fraction: share of the time, from 0.001 to 1: a fraction with a denominator up to 1000.
+
+    Raises:
+        InvalidValueError: if `fraction` is out of range or no such fraction.
+
+    Example:
+        >>> max_duty(0.25)(Progress(time_ms=9_000, busy_ms=2_000), last=Progress(time_ms=4_000))
+        Decision(go=False, reason='busy for 2000 of 1250 ms that 5000 ms since the last run allow',
+                 wake=Wake(records=None, milliseconds=3000))
+    """
+    share, of = checked_fraction("max_duty(fraction)", fraction, least=0.001, most=1).as_integer_ratio()
+
+    def allowed(now: Progress, last: Progress) -> Count:
+        whole, rest = (now.time_ms - last.time_ms) // of, (now.time_ms - last.time_ms) % of
+        return whole * share + rest * share // of  # the time times `share` would leave int32 after 36 minutes
+
+    def facts(now: Progress, last: Progress) -> str:
+        busy, passed = now.busy_ms - last.busy_ms, now.time_ms - last.time_ms
+        return f"busy for {busy} of {allowed(now, last)} ms that {passed} ms since the last run allow"
+
+    def hint(now: Progress, last: Progress) -> Wake:
+        missing = -(-int(now.busy_ms - last.busy_ms) * of // share) - int(now.time_ms - last.time_ms)
+        return Wake(milliseconds=missing) if missing > 0 else Wake()
+
+    code = f"max_duty({short_number(share / of)})"
+    return Rule(code, lambda now, last: now.busy_ms - last.busy_ms <= allowed(now, last), facts, hint)
+
+
+def fresh(max_age_seconds: float) -> Condition:
+    """Return the condition that the newest record was inserted no longer than `max_age_seconds` ago.
+
+    It keeps a trainer from going on with the same data once the agent has stopped: a stuck environment, an episode's
+    end, a broken sensor. It does not hold for an empty buffer. Time is the system's own, which stands still in a pause.
+
+    Args:
+        max_age_seconds: to the millisecond, up to 24 days.
+
+    Raises:
+        InvalidValueError: if it is less than a millisecond or more than 24 days.
+
+    Example:
+        >>> fresh(5)(Progress(size=10, time_ms=60_000, newest_ms=52_000), Progress()).reason
+        'the newest record is 8.0 seconds old, at most 5 allowed'
+    """
+    limit = checked_milliseconds("fresh(max_age_seconds)", max_age_seconds)
+    written = short_number(limit / 1000)
+
+    def holds(now: Progress, last: Progress) -> Truth:
+        return (now.size > 0) & (now.time_ms - now.newest_ms <= limit)
+
+    def facts(now: Progress, last: Progress) -> str:
+        if now.size == 0:
+            return "has no record yet"
+        age = -(int(now.newest_ms - now.time_ms) // 100) / 10  # rounded up: never "5.0" where 5 is exceeded
+        return f"the newest record is {age:.1f} seconds old, at most {written} allowed"
+
+    def hint(now: Progress, last: Progress) -> Wake:
+        remaining = limit - int(now.time_ms - now.newest_ms)
+        return Wake(milliseconds=remaining + 1) if holds(now, last) else Wake(records=1)
+
+    return Rule(f"fresh({written})", holds, facts, hint)
 
 
 def time_of_day(start_hour: float, end_hour: float) -> Condition:

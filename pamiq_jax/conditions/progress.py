@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 type Count = int | jax.Array
 """A Python int, or an int32 array `[]` when a condition is traced."""
@@ -27,6 +28,10 @@ class Progress(NamedTuple):
         steps: training steps the trainer has taken.
         time_ms: milliseconds since the system started, pauses not counted.
         second_of_day: seconds since midnight, local time.
+        busy_ms: milliseconds that the trainer has spent in its chunks.
+        newest_ms: `time_ms` at which the newest record was inserted; 0 if there is none.
+        forgiven: samples that were owed to the trainer and let go, up to the start of its last run. Only
+            `Condition.settle` sets it, and conditions read it from the last run's progress.
 
     Example:
         >>> Progress(size=jax.numpy.int32(3)).as_ints().size
@@ -40,6 +45,9 @@ class Progress(NamedTuple):
     steps: Count = 0
     time_ms: Count = 0
     second_of_day: Count = 0
+    busy_ms: Count = 0
+    newest_ms: Count = 0
+    forgiven: Count = 0
 
     def as_ints(self) -> Progress:
         """Return the same counters as Python ints."""
@@ -82,3 +90,8 @@ def first_change(wakes: Sequence[Wake], of_all: bool) -> Wake:
     # another 5 records or 3 s: 5 records and 1 s do. It is safe only if a single part rules out all that is earlier.
     safe = any(all(hint in (None, most) for hint, most in zip(wake, latest, strict=True)) for wake in wakes)
     return latest if of_all and safe else Wake(*(min(hints, default=None) for hints in columns))
+
+
+def larger(first: Count, second: Count) -> Count:
+    """Return the larger of two counts: an int for two ints, which no device is asked for, else an array."""
+    return max(first, second) if isinstance(first, int) and isinstance(second, int) else jnp.maximum(first, second)

@@ -15,6 +15,8 @@ from pamiq_jax.conditions import (
     Progress,
     always,
     every_seconds,
+    fresh,
+    max_duty,
     min_new,
     min_size,
     samples_per_insert,
@@ -33,9 +35,18 @@ def is_even(now: Progress, last: Progress) -> Any:
 COUNTING = st.one_of(
     st.integers(1, CAPACITY).map(min_size),
     st.integers(1, 20).map(min_new),
-    st.builds(samples_per_insert, st.sampled_from([0.25, 0.4, 1, 3]), st.integers(-9, 9)),
+    st.builds(
+        samples_per_insert,
+        st.sampled_from([0.25, 0.4, 1, 3]),
+        st.integers(-9, 9),
+        max_debt=st.none() | st.integers(0, 9),
+    ),
 )
-TIMED = st.integers(1, MILLISECONDS).map(lambda milliseconds: every_seconds(milliseconds / 1000))
+TIMED = st.one_of(
+    st.integers(1, MILLISECONDS).map(lambda milliseconds: every_seconds(milliseconds / 1000)),
+    st.integers(1, MILLISECONDS).map(lambda milliseconds: fresh(milliseconds / 1000)),
+    st.sampled_from([0.25, 0.4, 2 / 3, 1]).map(max_duty),
+)
 
 # Parts that records and time can change both: the hard case for a hint.
 EITHER = st.builds(lambda count, time: count | time, COUNTING, TIMED)
@@ -60,16 +71,20 @@ def histories(draw: st.DrawFn) -> tuple[Progress, Progress]:
     time_before, time_since = draw(st.integers(0, 20)), draw(st.integers(0, 20))
     drawn_before, drawn_since = draw(st.integers(0, 40)), draw(st.integers(0, 40))
     last = Progress(min(before, CAPACITY), before, before, drawn_before, drawn_before, time_before, time_before)
+    last = last._replace(busy_ms=draw(st.integers(0, time_before)), forgiven=draw(st.integers(0, 9)))
     inserted, time = before + since, time_before + time_since
     drawn = drawn_before + drawn_since
-    return Progress(min(inserted, CAPACITY), inserted, inserted, drawn, drawn, time, time), last
+    now = Progress(min(inserted, CAPACITY), inserted, inserted, drawn, drawn, time, time)
+    busy, newest = draw(st.integers(0, time_since)), draw(st.integers(0, time) if inserted else st.just(0))
+    return now._replace(busy_ms=last.busy_ms + busy, newest_ms=newest), last
 
 
 def later(now: Progress, records: int, milliseconds: int) -> Progress:
     """Return the progress after further records and time, all else equal."""
     inserted = int(now.inserted) + records
-    size = min(inserted, CAPACITY)
-    return now._replace(size=size, seen=inserted, inserted=inserted, time_ms=now.time_ms + milliseconds)
+    size, time = min(inserted, CAPACITY), now.time_ms + milliseconds
+    newest = time if records else now.newest_ms
+    return now._replace(size=size, seen=inserted, inserted=inserted, time_ms=time, newest_ms=newest)
 
 
 @pytest.mark.parametrize("leaves", [COUNTING, COUNTING | TIMED, EITHER], ids=["counts", "counts and time", "either"])
@@ -115,6 +130,9 @@ CONDITIONS = [
     min_new(7),
     every_seconds(0.008),
     samples_per_insert(0.4, 3),
+    samples_per_insert(0.4, 3, max_debt=2),
+    max_duty(0.4),
+    fresh(0.008),
     time_of_day(0, 0.002),
     time_of_day(0.002, 0.001),
     always(),
@@ -122,6 +140,7 @@ CONDITIONS = [
     min_size(5) & min_new(7) & always(),
     (min_size(5) | is_even) & ~every_seconds(0.008),
     ~(samples_per_insert(3, -3) | time_of_day(0, 12)) | ~always(),
+    (max_duty(1 / 3) | ~fresh(0.003)) & samples_per_insert(3, max_debt=5),
 ]
 
 
@@ -147,6 +166,16 @@ def test_traced_once_and_mapped_it_says_what_it_says_on_ints(condition: Conditio
         plain = condition(row, last_row).go
         assert bool(compiled(row, last_row)) is bool(mapped[index]) is plain
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=repr)
+def test_what_is_let_go_is_the_same_when_mapped(condition: Condition) -> None:
+    now, last = counters(3, 12), counters(4, 12)
+    mapped = jnp.broadcast_to(jax.vmap(lambda *case: jnp.int32(condition.forgive(*case)))(now, last), (12,))
+    for index in range(12):
+        row, last_row = jax.tree.map(lambda column: column[index], (now, last))  # noqa: B023 - used at once
+        settled = condition.settle(row, last_row)
+        assert settled == row.as_ints()._replace(forgiven=int(last_row.forgiven) + int(mapped[index]))
 
 
 @pytest.mark.parametrize("condition", CONDITIONS, ids=repr)
