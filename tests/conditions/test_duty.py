@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import floor
 
 import jax.numpy as jnp
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pamiq_jax.conditions import Progress, max_duty
 
-SHARES = st.builds(Fraction, st.integers(1, 8), st.integers(8, 1000))
+SHARES = st.builds(Fraction, st.integers(1, 8), st.integers(9, 1000))
 
 
 @given(SHARES, st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), min_size=1, max_size=20))
@@ -29,11 +30,12 @@ def test_between_two_starts_no_more_than_the_share_is_spent(share: Fraction, wor
     assert now.busy_ms <= share * now.time_ms
 
 
-@given(SHARES, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
-def test_it_is_exact_in_int32_for_any_time(share: Fraction, busy: int, passed: int) -> None:
-    condition = max_duty(float(share))
-    traced = condition.test(Progress(time_ms=jnp.int32(passed), busy_ms=jnp.int32(busy)), Progress())
-    assert bool(traced) is condition(Progress(time_ms=passed, busy_ms=busy), Progress()).go is (busy <= share * passed)
+@given(SHARES, st.integers(0, 2**31 - 1), st.integers(-1, 1))
+def test_it_is_exact_in_int32_for_any_time(share: Fraction, passed: int, more: int) -> None:
+    condition, busy = max_duty(float(share)), floor(share * passed) + more
+    now = Progress(time_ms=passed, busy_ms=busy)
+    traced = condition.test(now._replace(time_ms=jnp.int32(passed), busy_ms=jnp.int32(busy)), Progress())
+    assert bool(traced) is condition(now, Progress()).go is (more <= 0)
 
 
 def test_rest_is_not_saved_up() -> None:
