@@ -109,6 +109,8 @@ def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clo
             steps=run.steps,
             time_ms=int(clock.now() * 1000),
             second_of_day=clock.second_of_day(),
+            busy_ms=int(run.busy_seconds * 1000),
+            newest_ms=learner.buffers[source.buffer].newest_ms,
         )
     return result
 

@@ -21,10 +21,12 @@ class BufferRun(NamedTuple):
     Attributes:
         state: the buffer's own state, on its device; donated whenever records are added.
         inserted: records added so far.
+        newest_ms: when records were added last, in milliseconds on the system's clock.
     """
 
     state: PyTree
     inserted: int = 0
+    newest_ms: int = 0
 
 
 class TrainerRun(NamedTuple):
@@ -39,7 +41,8 @@ class TrainerRun(NamedTuple):
         chunk: chunks done of the run under way.
         finished: runs that have ended.
         steps: steps done in all.
-        used: the time it has had on the training thread, in seconds over its weight.
+        busy_seconds: the time it has had on the training thread.
+        used: the same over its weight, as the scheduler counts it.
         last: the progress on each of its sources when the last run started.
         after: how many runs the trainers that it follows had finished by then.
         reason: why it runs, or what it waits for.
@@ -53,6 +56,7 @@ class TrainerRun(NamedTuple):
     chunk: int = 0
     finished: int = 0
     steps: int = 0
+    busy_seconds: float = 0.0
     used: float = 0.0
     last: Mapping[str, Progress] = MappingProxyType({})
     after: Mapping[str, int] = MappingProxyType({})

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pamiq_jax.conditions import Progress
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import published_params
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.scheduling import choose, progress, used_by
-from pamiq_jax.runtime.state import Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
+from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_alive, check_not_donated
 from pamiq_jax.types import Metrics
@@ -40,7 +41,7 @@ def train_tick(
     Example:
         See `compile_system`.
     """
-    learner = drain(programs, learner, cells)
+    learner = drain(programs, learner, cells, clock)
     learner, name, wake = choose(programs, learner, cells, clock)
     if name is None:
         return learner, TrainReport(wake=wake)
@@ -48,11 +49,12 @@ def train_tick(
     learner, report = _advance(_Work(programs, cells, clock, observe, name), learner)
     seconds = clock.now() - started
     run = learner.trainers[name]
-    learner = learner.with_trainer(name, run._replace(used=run.used + seconds / programs.system.trainers[name].weight))
+    used = run.used + seconds / programs.system.trainers[name].weight
+    learner = learner.with_trainer(name, run._replace(used=used, busy_seconds=run.busy_seconds + seconds))
     return learner, report._replace(seconds=seconds)
 
 
-def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerState:
+def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock) -> LearnerState:
     """Return the state with all that was collected moved into the buffers.
 
     A buffer that must not change within a run is left alone while a run on it is under way.
@@ -61,6 +63,7 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerSta
         programs: the compiled system.
         learner: the state before; the buffers in it are donated.
         cells: where the records are.
+        clock: for when they were added.
     """
     schedules = [programs.system.trainers[name] for name in learner.running]
     held = {source.buffer for schedule in schedules for source in schedule.sources.values()}
@@ -74,7 +77,8 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerSta
                 break
             buffer = learner.buffers[name]
             state = programs.add[name](buffer.state, chunk)
-            learner = learner.with_buffer(name, buffer._replace(state=state, inserted=buffer.inserted + chunk.count))
+            inserted = buffer.inserted + int(chunk.count)
+            learner = learner.with_buffer(name, BufferRun(state, inserted, int(clock.now() * 1000)))
     return learner
 
 
@@ -128,6 +132,7 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
     """Begin a run: take over what other trainers made of the models, and note what counts as new from here on."""
     system, trainer = work.programs.system, work.schedule.trainer
     state = run.state
+    now = progress(work.programs, learner, work.cells, work.clock, work.name)
     taken = {*system.trained_by(work.name), *trainer.reads} & system.handed_on
     if taken:
         state = trainer.receive(state, {name: learner.models[name] for name in taken})
@@ -137,7 +142,10 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
         runs=run.runs + 1,
         chunk=0,
         used=used_by(learner, work.name),
-        last=progress(work.programs, learner, work.cells, work.clock, work.name),
+        last={
+            key: source.condition.settle(now[key], run.last.get(key, Progress()))
+            for key, source in work.schedule.sources.items()
+        },
         after={name: learner.trainers[name].finished for name in work.schedule.after},
     )
 
