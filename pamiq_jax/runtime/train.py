@@ -14,7 +14,7 @@ from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import published_params
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.scheduling import choose, progress, used_by
-from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
+from pamiq_jax.runtime.state import Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_alive, check_not_donated
 from pamiq_jax.types import Metrics
@@ -77,8 +77,8 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
                 break
             buffer = learner.buffers[name]
             state = programs.add[name](buffer.state, chunk)
-            inserted = buffer.inserted + int(chunk.count)
-            learner = learner.with_buffer(name, BufferRun(state, inserted, int(clock.now() * 1000)))
+            added = buffer._replace(inserted=buffer.inserted + chunk.count, newest_ms=int(clock.now() * 1000))
+            learner = learner.with_buffer(name, added._replace(state=state))
     return learner
 
 
