@@ -1,14 +1,15 @@
-"""What a trainer is: five pure functions over an immutable state."""
+"""What a trainer is: six pure functions over an immutable state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import flax.struct
 import jax
 import optax
 
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.types import Metrics, Params
 
 
@@ -31,6 +32,16 @@ class TrainerState[P](flax.struct.PyTreeNode):
     rng_key: jax.Array
 
 
+class ReadingState[P](TrainerState[P]):
+    """The state of a trainer that reads models which it does not train.
+
+    Attributes:
+        reads: their parameters, by model name.
+    """
+
+    reads: dict[str, Params]
+
+
 type InitFn[S] = Callable[[jax.Array, Params], S]
 """`(rng_key, params) -> state` of step 0; keeps the key `key[]`, does not copy the parameters."""
 
@@ -43,6 +54,44 @@ type ChangeFn[S] = Callable[[S], S]
 type PublishFn[S] = Callable[[S], Params]
 """`(state) -> {model: params}` that inference may see; a leaf handed out as it is costs no copy."""
 
+type ReceiveFn[S] = Callable[[S, Mapping[str, Params]], S]
+"""`(state, {model: params}) -> state` with those models as somebody else has made them, uncopied."""
+
+
+def receive_models(state: Any, models: Mapping[str, Params], /) -> Any:
+    """Return the state with some models replaced, among `state.params` and `state.reads`: the default `receive`.
+
+    Args:
+        state: any state whose `params` are a dict by model name.
+        models: parameters by model name; they are handed through, not copied.
+
+    Raises:
+        UnknownNameError: the state has no model of that name.
+
+    Example:
+        >>> state = ReadingState({"policy": 1}, (), 0, None, reads={"world": 2})
+        >>> state = receive_models(state, {"world": 3})
+        >>> state.params, state.reads
+        ({'policy': 1}, {'world': 3})
+    """
+    params, reads = _by_name(state.params), getattr(state, "reads", {})
+    for name in models:
+        if name not in params and name not in reads:
+            raise UnknownNameError("model", name, [*params, *reads], "trainer.receive")
+    trained = {name: model for name, model in models.items() if name in params}
+    read = {name: model for name, model in models.items() if name not in params}
+    changes = {"params": {**params, **trained}} if trained else {}
+    if read:
+        changes["reads"] = {**reads, **read}
+    replace = getattr(state, "replace", None) or state._replace  # a NamedTuple's
+    return replace(**changes)
+
+
+def _by_name(params: Params) -> Mapping[str, Params]:
+    if not isinstance(params, Mapping):
+        raise InvalidValueError("state.params", type(params).__name__, "a dict by model name")
+    return cast(Mapping[str, Params], params)
+
 
 class Trainer[S, B](NamedTuple):
     """A trainer: pure functions from a factory that closes over the configuration.
@@ -51,8 +100,10 @@ class Trainer[S, B](NamedTuple):
     `jax.lax.scan`) and inside a system. See `gradient_trainer` and `custom_trainer`.
 
     Attributes:
+        receive: takes in models that another trainer, or whoever calls, has changed.
         trains: names of the models whose parameters are in the state; None means all of a system's.
         publishes: names of the models that `publish` returns; None means those that are trained.
+        reads: names of the models that `init` is given beside these, and that are not changed.
         compiled: whether a system may trace the functions; False runs them as plain Python.
     """
 
@@ -61,8 +112,10 @@ class Trainer[S, B](NamedTuple):
     step: StepFn[S, B]
     teardown: ChangeFn[S]
     publish: PublishFn[S]
+    receive: ReceiveFn[S] = receive_models
     trains: tuple[str, ...] | None = None
     publishes: tuple[str, ...] | None = None
+    reads: tuple[str, ...] = ()
     compiled: bool = True
 
 
@@ -98,8 +151,10 @@ def custom_trainer[S, B](
     setup: ChangeFn[S] = unchanged,
     teardown: ChangeFn[S] = unchanged,
     publish: PublishFn[S] | None = None,
+    receive: ReceiveFn[S] = receive_models,
     trains: tuple[str, ...] | None = None,
     publishes: tuple[str, ...] | None = None,
+    reads: tuple[str, ...] = (),
     compiled: bool = True,
 ) -> Trainer[S, B]:
     """Return a trainer made of your own functions.
@@ -110,8 +165,10 @@ def custom_trainer[S, B](
         setup: `(state) -> state` at the start of a run.
         teardown: `(state) -> state` at the end of a run.
         publish: `(state) -> {model: params}`; by default `state.params`, or `publishes` of it.
+        receive: `(state, {model: params}) -> state`; by default into `state.params` and `state.reads`.
         trains: names of the models whose parameters `init` is given.
         publishes: names of the models that `publish` returns.
+        reads: names of the models that `init` is given beside these, for its state to hold unchanged.
         compiled: False for a step that cannot be traced (Python control flow around its own jitted
             pieces): it runs as it is, and nothing of its state is donated.
 
@@ -134,7 +191,9 @@ def custom_trainer[S, B](
         step,
         teardown,
         publish if publish is not None else publish_params(publishes),
+        receive,
         trains,
         publishes if publishes is not None else trains,
+        reads,
         compiled,
     )

@@ -12,8 +12,8 @@ import numpy as np
 from pamiq_jax import trees
 from pamiq_jax.errors import StepStructureError
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
-from pamiq_jax.trainer.donation import DonationPlan, explain_donation
-from pamiq_jax.trainer.forward import jit_forwarding
+from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
+from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.types import Metrics, PyTree
 
 type SampleFn = Callable[[PyTree, jax.Array, jax.Array], PyTree]
@@ -149,6 +149,7 @@ def _compile_chunk[S](
     chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array
 ) -> ChunkFn[S]:
     treedef = jax.tree.structure(state)
+    passing = _passing(chunk, plan, state, buffer_state, rng_key)
 
     def split(state: S) -> tuple[list[Any], list[Any]]:
         pairs = list(zip(plan.rows, jax.tree.leaves(state), strict=True))
@@ -161,16 +162,29 @@ def _compile_chunk[S](
 
     def split_chunk(kept: Any, donated: Any, buffer_state: PyTree, position: jax.Array, rng_key: jax.Array) -> Any:
         state, metrics = chunk(merge(kept, donated), buffer_state, position, rng_key)
-        return *split(state), metrics
+        kept, donated = split(state)
+        return [None if passes else leaf for passes, leaf in zip(passing, kept, strict=True)], donated, metrics
 
     arguments = (*split(state), buffer_state, np.int32(0), rng_key)
     program = jax.jit(split_chunk, donate_argnums=1).lower(*arguments).compile()
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
-        kept, donated, metrics = program(*split(state), buffer_state, np.int32(position), rng_key)
+        before, donated = split(state)
+        kept, donated, metrics = program(before, donated, buffer_state, np.int32(position), rng_key)
+        kept = [old if passes else new for passes, old, new in zip(passing, before, kept, strict=True)]
         return merge(kept, donated), metrics
 
     return run
+
+
+def _passing[S](
+    chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array
+) -> list[bool]:
+    """Return which leaves a chunk hands through: a program would copy them at every call."""
+    if all(row.reason != READ for row in plan.rows):  # parameters change, and another trace takes time
+        return [False] * len(plan.rows)
+    forwarded = forwarded_leaves(lambda state: chunk(state, buffer_state, np.int32(0), rng_key)[0], state)
+    return [row.reason == READ and forwarded.get(index) == index for index, row in enumerate(plan.rows)]
 
 
 def own(state: PyTree) -> PyTree:

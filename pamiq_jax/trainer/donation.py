@@ -6,7 +6,8 @@ the inference thread still reads it (`RuntimeError: Array has been deleted`).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, override
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast, override
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,12 @@ from pamiq_jax import trees
 from pamiq_jax.errors import DonationError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.forward import forwarded_leaves
-from pamiq_jax.types import PyTree
+from pamiq_jax.types import Params, PyTree
+
+PARAMETER = "a parameter, in a snapshot"
+PUBLISHED = "published as it is"
+READ = "read from another trainer"
+NOT_COMPILED = "the trainer is not compiled"
 
 
 class DonationRow(NamedTuple):
@@ -52,7 +58,8 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
     """Return what of a state is donated to the compiled training program, and why.
 
     Kept are the parameters and each leaf that `trainer.publish` hands out as it is; both can be
-    in a snapshot that the inference thread reads. Everything else is donated.
+    in a snapshot that the inference thread reads. Kept is also what `trainer.receive` hands in as it
+    is: whoever it comes from still has it. Everything else is donated.
 
     Args:
         trainer: the trainer.
@@ -71,17 +78,51 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
         donated: 40 of 52 bytes
     """
     leaves = list(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
-    if trainer.compiled:
-        published = forwarded_leaves(trainer.publish, state).values()
-        params = forwarded_leaves(lambda state: getattr(state, "params", ()), state).values()
-        reasons = dict.fromkeys(published, "published as it is") | dict.fromkeys(params, "a parameter, in a snapshot")
-    else:
-        reasons = dict.fromkeys(range(len(leaves)), "the trainer is not compiled")
+    reasons = _reasons_to_keep(trainer, state) if trainer.compiled else dict.fromkeys(range(len(leaves)), NOT_COMPILED)
     rows = [
         DonationRow(name, trees.nbytes(leaf), index not in reasons, reasons.get(index, "only the next step reads it"))
         for index, (name, leaf) in enumerate(leaves)
     ]
     return DonationPlan(tuple(rows))
+
+
+def _reasons_to_keep(trainer: Trainer[Any, Any], state: Any) -> dict[int, str]:
+    """Return why each leaf that is kept is, by its index."""
+    published = forwarded_leaves(trainer.publish, state).values()
+    params = forwarded_leaves(lambda state: getattr(state, "params", ()), state).values()
+    reasons = dict.fromkeys(_received(trainer, state), READ) | dict.fromkeys(published, PUBLISHED)
+    return reasons | dict.fromkeys(params, PARAMETER)
+
+
+def _received(trainer: Trainer[Any, Any], state: Any) -> list[int]:
+    """Return the leaves of a state that `receive` takes from the models it is given, as they are."""
+    models = models_of(trainer, state)
+    if not models:
+        return []
+    count = len(jax.tree.leaves(models))
+    forwarded = forwarded_leaves(lambda arguments: trainer.receive(arguments[1], arguments[0]), (models, state))
+    return [index for index, source in forwarded.items() if source < count]
+
+
+def models_of(trainer: Trainer[Any, Any], state: Any) -> dict[str, Params]:
+    """Return the models in a state that others may change too: what `trainer.receive` can be given.
+
+    Args:
+        trainer: the trainer.
+        state: one of its states, arrays or specs.
+
+    Example:
+        >>> from pamiq_jax.trainer import ReadingState, custom_trainer
+        >>> trainer = custom_trainer(lambda key, params: None, lambda state, batch: (state, {}), reads=("world",))
+        >>> models_of(trainer, ReadingState({"policy": 1}, (), 0, None, reads={"world": 2, "target": 3}))
+        {'policy': 1, 'world': 2}
+    """
+    params: Any = getattr(state, "params", None)
+    if not isinstance(params, Mapping):
+        return {}
+    by_name = cast(Mapping[str, Params], params)
+    reads = {name: state.reads[name] for name in trainer.reads}
+    return {name: by_name[name] for name in trainer.trains or by_name} | reads
 
 
 def buffer_pointers(tree: PyTree) -> frozenset[int]:
