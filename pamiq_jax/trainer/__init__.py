@@ -1,14 +1,18 @@
 """Trainers: pure functions over an immutable state, and the step that compiles them."""
 
+from pamiq_jax.trainer.alternate import AlternatingState, alternate
 from pamiq_jax.trainer.base import (
     ChangeFn,
     InitFn,
     PublishFn,
+    ReadingState,
+    ReceiveFn,
     StepFn,
     Trainer,
     TrainerState,
     custom_trainer,
     publish_params,
+    receive_models,
     unchanged,
 )
 from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, check_step, compile_trainer, own, scan_chunk
@@ -19,35 +23,65 @@ from pamiq_jax.trainer.donation import (
     check_alive,
     check_not_donated,
     explain_donation,
+    models_of,
 )
+from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
+from pamiq_jax.trainer.hyperparameters import (
+    HyperparameterState,
+    get_hyperparameters,
+    set_hyperparameters,
+    with_hyperparameters,
+)
+from pamiq_jax.trainer.optimizer import Optimizer
+from pamiq_jax.trainer.skip import SkippingState, skip_first
+from pamiq_jax.trainer.targets import with_targets
+from pamiq_jax.trainer.wrapped import WrappedState
 
 __all__ = [
+    "AlternatingState",
+    "AveragedState",
     "ChangeFn",
     "ChunkFn",
+    "Decay",
     "DonationPlan",
     "DonationRow",
+    "HyperparameterState",
     "InitFn",
     "LossFn",
+    "Optimizer",
     "PublishFn",
+    "ReadingState",
+    "ReceiveFn",
     "SampleFn",
+    "SkippingState",
     "StepFn",
     "Trainer",
     "TrainerPrograms",
     "TrainerState",
+    "WrappedState",
+    "alternate",
     "buffer_pointers",
     "check_alive",
     "check_not_donated",
     "check_step",
     "compile_trainer",
     "custom_trainer",
+    "ema",
     "explain_donation",
     "forwarded_leaves",
+    "get_hyperparameters",
     "gradient_trainer",
     "jit_forwarding",
+    "models_of",
     "own",
     "publish_params",
+    "receive_models",
     "scan_chunk",
+    "set_hyperparameters",
+    "skip_first",
     "unchanged",
+    "with_hyperparameters",
+    "with_targets",
 ]

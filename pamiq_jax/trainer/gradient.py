@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
-from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.optimizer import Optimizer, build_optimizer
 from pamiq_jax.types import Metrics, Params
 
 type LossFn[P, B] = Callable[[P, B, jax.Array], tuple[jax.Array, Metrics]]
@@ -19,23 +20,33 @@ type LossFn[P, B] = Callable[[P, B, jax.Array], tuple[jax.Array, Metrics]]
 
 def gradient_trainer[P, B](
     loss_fn: LossFn[P, B],
-    tx: optax.GradientTransformation,
+    tx: Optimizer,
     *,
     trains: tuple[str, ...] | None = None,
     publishes: tuple[str, ...] | None = None,
+    reads: tuple[str, ...] = (),
+    max_gradient_norm: float | None = None,
+    accumulate: int = 1,
 ) -> Trainer[TrainerState[P], B]:
     """Return a trainer that follows the gradient of a loss.
 
     Args:
         loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars.
-        tx: any optax transformation; schedules count the trainer's steps.
+        tx: any optax transformation, or `{model: transformation}`: several optimizers, each with a
+            schedule of its own; schedules count updates.
         trains: names of the models to take from the parameters that `init` is given; the loss then
-            gets a dict by name. None takes the whole tree, whatever its form.
+            gets a dict by name. None takes those that `tx` names, or the whole tree, whatever its form.
         publishes: names of the models that inference may see; by default all that are trained.
+        reads: names of models that the loss gets beside the trained ones, as constants. They are
+            neither updated nor published; the state is then a `ReadingState`.
+        max_gradient_norm: the global norm that gradients are scaled down to; the metric
+            "gradient_norm" is what it was before. `float("inf")` only measures.
+        accumulate: how many steps' gradients are averaged for one update of the parameters.
 
     Raises:
-        UnknownNameError: `publishes` names a model that `trains` does not, or `init` is not given
-            a model of `trains`.
+        UnknownNameError: `publishes` or `tx` names a model that `trains` does not, or `init` is not
+            given a model of `trains` or `reads`.
+        InvalidValueError: a number out of range, or names that contradict each other.
         LossOutputError: when traced, if the loss does not return `(scalar, dict)`.
 
     Example:
@@ -48,39 +59,72 @@ def gradient_trainer[P, B](
         >>> print(metrics["loss"], state.step)
         1.0 1
     """
-    _check_names(trains, publishes)
+    trains = tuple(tx) if trains is None and isinstance(tx, Mapping) else trains
+    _check_names(trains, publishes, reads)
+    _check_optimizers(tx, trains)
+    optimizer = build_optimizer(tx, max_gradient_norm=max_gradient_norm, accumulate=accumulate)
+    is_normed = max_gradient_norm is not None
 
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[P]:
         trained = cast(P, _select(params, trains))
-        # Some optimizers start from the parameters themselves. Their state is donated, parameters
-        # are not, and one buffer can't be both.
-        taken = {id(leaf) for leaf in jax.tree.leaves(trained)}
-        opt_state = jax.tree.map(
-            lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, tx.init(cast(Any, trained))
-        )
-        return TrainerState(params=trained, opt_state=opt_state, step=jnp.zeros((), jnp.int32), rng_key=rng_key)
+        state = TrainerState(trained, _first_opt_state(optimizer, trained), jnp.zeros((), jnp.int32), rng_key)
+        return ReadingState(**vars(state), reads=_select(params, reads)) if reads else state
 
     def step(state: TrainerState[P], batch: B, /) -> tuple[TrainerState[P], Metrics]:
         rng_key = jax.random.fold_in(state.rng_key, state.step)
-        grad_fn = jax.value_and_grad(_checked(loss_fn), has_aux=True)
+        constants = state.reads if isinstance(state, ReadingState) else {}
+        grad_fn = jax.value_and_grad(_checked(_with_constants(loss_fn, constants)), has_aux=True)
         (loss, metrics), gradients = grad_fn(state.params, batch, rng_key)
         # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = tx.update(gradients, state.opt_state, cast(Any, state.params))
+            updates, opt_state = optimizer.update(gradients, state.opt_state, cast(Any, state.params))
             params = cast(P, optax.apply_updates(cast(Any, state.params), updates))
-        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), {"loss": loss, **metrics}
+            norm = {"gradient_norm": optax.tree.norm(gradients)} if is_normed else {}
+        state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+        return state, {"loss": loss, **norm, **metrics}
 
-    return custom_trainer(init, step, trains=trains, publishes=publishes)
+    return custom_trainer(init, step, trains=trains, publishes=publishes, reads=reads)
 
 
-def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | None) -> None:
-    for argument, names in (("trains", trains), ("publishes", publishes)):
+def _first_opt_state(optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
+    """Return the optimizer's state, none of whose arrays is one of the parameters.
+
+    Some optimizers start from the parameters themselves. Their state is donated, parameters are
+    not, and one buffer can't be both.
+    """
+    taken = {id(leaf) for leaf in jax.tree.leaves(params)}
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, optimizer.init(params))
+
+
+def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) -> LossFn[Any, Any]:
+    if not constants:
+        return loss_fn
+    return lambda params, batch, rng_key: loss_fn({**params, **constants}, batch, rng_key)
+
+
+def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | None, reads: tuple[str, ...]) -> None:
+    for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
         if isinstance(names, str):
             name = f"gradient_trainer({argument})"
             raise InvalidValueError(name, names, "a tuple of model names", f"write ({names!r},)")
     for name in publishes or ():
         if trains is not None and name not in trains:
             raise UnknownNameError("trained model", name, trains, "gradient_trainer(publishes)")
+    if reads and trains is None:
+        raise InvalidValueError("gradient_trainer(trains)", None, "names of models", "say which are not only read")
+    if both := [name for name in reads if name in (trains or ())]:
+        raise InvalidValueError("gradient_trainer(reads)", both, "other models than `trains`")
+
+
+def _check_optimizers(tx: Optimizer, trains: tuple[str, ...] | None) -> None:
+    if not isinstance(tx, Mapping):
+        return
+    for name in tx:
+        if name not in (trains or ()):
+            raise UnknownNameError("trained model", name, trains or (), "gradient_trainer(tx)")
+    for name in trains or ():
+        if name not in tx:
+            raise UnknownNameError("optimizer", name, tx, "gradient_trainer(trains)")
 
 
 def _select(params: Params, trains: tuple[str, ...] | None) -> Params:

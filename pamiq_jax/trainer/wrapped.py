@@ -1,0 +1,104 @@
+"""What combinators share: a state around another trainer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.types import Params
+
+
+class WrappedState[S](flax.struct.PyTreeNode):
+    """The state of a trainer that does something around another one. It can be read like that one's.
+
+    Subclass it to add fields.
+
+    Attributes:
+        inner: the other trainer's state.
+    """
+
+    inner: S
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the inner state."""
+        return _of(self.inner).params
+
+    @property
+    def reads(self) -> dict[str, Params]:
+        """The models that are only read, in the inner state."""
+        return getattr(self.inner, "reads", {})
+
+    @property
+    def step(self) -> Any:
+        """The number of steps, in the inner state."""
+        return _of(self.inner).step
+
+
+def _of(state: Any) -> Any:
+    return state
+
+
+def lift(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of a wrapped state that changes the inner one.
+
+    Example:
+        >>> lift(lambda state, more: state + more)(WrappedState(1), 2)
+        WrappedState(inner=3)
+    """
+
+    def lifted(state: Any, *rest: Any) -> Any:
+        return state.replace(inner=function(state.inner, *rest))
+
+    return lifted
+
+
+def lift_trainer(trainer: Trainer[Any, Any], **changes: Any) -> Trainer[Any, Any]:
+    """Return a trainer on wrapped states that does what the inner one does, except for what is given.
+
+    Args:
+        trainer: the inner trainer.
+        changes: fields of the new trainer; `init` and `step` at least.
+    """
+    lifted = {
+        "setup": lift(trainer.setup),
+        "teardown": lift(trainer.teardown),
+        "receive": lift(trainer.receive),
+        "publish": lambda state: trainer.publish(state.inner),  # pyright: ignore[reportUnknownLambdaType]
+    }
+    return trainer._replace(**{**lifted, **changes})
+
+
+def with_params(trainer: Trainer[Any, Any], state: Any, params: Params) -> Any:
+    """Return a trainer's state with other parameters, or with other ones for some of its models.
+
+    Args:
+        trainer: whose state it is.
+        state: any state, wrapped or not.
+        params: models by name; or the whole tree, where the parameters are not by name.
+    """
+    if isinstance(params, Mapping):
+        return trainer.receive(state, params)
+    if isinstance(state, WrappedState):
+        return lift(lambda inner: with_params(trainer, inner, params))(state)
+    return state.replace(params=params)
+
+
+def check_traceable(name: str, trainer: Trainer[Any, Any]) -> None:
+    """Raise if a combinator that traces the step is given a trainer that cannot be traced.
+
+    Raises:
+        InvalidValueError: naming the combinator.
+
+    Example:
+        >>> from pamiq_jax.trainer import custom_trainer
+        >>> check_traceable("skip_first", custom_trainer(lambda key, params: 0, lambda state, batch: (state, {})))
+    """
+    if not trainer.compiled:
+        raise InvalidValueError(
+            f"{name}(trainer.compiled)", False, "a trainer whose step can be traced", "decide in the step instead"
+        )
