@@ -3,7 +3,7 @@
 #   make setup PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs notebooks clean demo-environment dev-environment
+.PHONY: help setup demo test check bench docs examples notebooks clean demo-environment dev-environment
 MAKEFLAGS += --no-print-directory
 
 # A candidate must run, be new enough and be able to make environments: version managers leave commands that
@@ -41,6 +41,9 @@ bench: dev-environment ## measure against references; names and --quick in ARGS
 docs: dev-environment ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+examples: dev-environment ## run the trainers of examples/ and draw their figures; names in ARGS
+	@$(RUN) -m examples $(ARGS)
 
 notebooks: dev-environment ## execute the notebooks in place
 	@.venv/bin/jupyter-execute --inplace notebooks/*.ipynb

@@ -1,0 +1,1 @@
+"""Trainers that people really write, each in one file: `python -m examples.ppo`."""
