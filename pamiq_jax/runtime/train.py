@@ -70,11 +70,10 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
     for name, collector in cells.collectors.items():
         if name in held and programs.system.buffers[name].stable_in_run:
             continue
-        # No more than a full queue, however fast the other thread goes on collecting.
-        for _ in range(-(-collector.capacity // collector.chunk) + 1):
-            chunk = collector.drain()
-            if chunk is None:
-                break
+        # Only what waits now: the other thread goes on collecting, and each record alone would cost a program.
+        waiting = collector.counts.pending
+        while waiting > 0 and (chunk := collector.drain()) is not None:
+            waiting -= chunk.count
             buffer = learner.buffers[name]
             state = programs.add[name](buffer.state, chunk)
             added = buffer._replace(inserted=buffer.inserted + chunk.count, newest_ms=int(clock.now() * 1000))
@@ -121,7 +120,7 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         learner, version = _publish(work, learner, run)
         run = _move(work, run, TrainerEvent.PUBLISHED)
         run = run._replace(state=work.trainer.teardown(run.state), finished=run.finished + 1)
-        run = _move(work, run, TrainerEvent.TORN_DOWN)
+        run = _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason="its run has just ended")
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises ends it, and only it
         run = _move(work, run, TrainerEvent.FAIL)._replace(reason=f"failed: {type(error).__name__}: {error}")
