@@ -212,5 +212,7 @@ def test_without_gymnasium_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
     for name in [name for name in sys.modules if name.startswith("pamiq_jax.envs")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
+    import pamiq_jax.envs
+
     with pytest.raises(ImportError, match=r"pip install 'pamiq-jax\[gymnasium\]'"):
-        import pamiq_jax.envs  # noqa: F401
+        pamiq_jax.envs.GymnasiumEnvironment  # noqa: B018 - asking for it is what raises
