@@ -205,17 +205,10 @@ class ModularEnvironment:
 
 
 def _check_parts(argument: str, parts: Mapping[str, object], kind: type[Sensor] | type[Actuator]) -> None:
+    wanted = "a Sensor(device.read, spec)" if kind is Sensor else "an Actuator(device.operate, spec)"
     for name, part in parts.items():
         if not isinstance(part, kind):
-            is_sensor = kind is Sensor
-            expected, call = (
-                ("a Sensor", "Sensor(device.read, spec)")
-                if is_sensor
-                else ("an Actuator", "Actuator(device.operate, spec)")
-            )
-            raise InvalidValueError(
-                f"ModularEnvironment({argument})[{name!r}]", type(part).__name__, expected, f"write {call}"
-            )
+            raise InvalidValueError(f"ModularEnvironment({argument})[{name!r}]", part, wanted)
 
 
 def _specs(parts: Mapping[str, Sensor] | Mapping[str, Actuator]) -> dict[str, PyTree]:

@@ -170,8 +170,8 @@ def test_a_mapped_sensor_may_say_itself_what_it_reads() -> None:
     ("arguments", "message"),
     [
         (({}, {}), r"sensors\) is {}, expected at least one sensor"),
-        (({"camera": Cart()}, {}), r"sensors\)\['camera'\] is 'Cart', expected a Sensor; write Sensor\(device.read"),
-        ((still(), still("arm")), r"actuators\)\['arm'\] is 'Sensor', expected an Actuator; write Actuator\(device.op"),
+        (({"camera": Cart()}, {}), r"sensors\)\['camera'\] is <.*Cart .*>, expected a Sensor\(device.read, spec\)"),
+        ((still(), still("arm")), r"actuators\)\['arm'\] is Sensor.*expected an Actuator\(device.operate, spec\)"),
         ((still(), {}, still("action")), r"feedback\) is \['action'\], expected other names"),
     ],
 )
