@@ -5,9 +5,17 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from pamiq_jax.errors import InvalidValueError
+
 
 class Clock(Protocol):
-    """What the ticks ask for the time."""
+    """What the ticks ask for the time.
+
+    Attributes:
+        scale: seconds on this clock in one real second.
+    """
+
+    scale: float
 
     def now(self) -> float:
         """Return seconds since the system's start; never goes back."""
@@ -29,6 +37,12 @@ class Clock(Protocol):
 class RealClock:
     """The monotonic clock of this machine, from 0 at its creation; it stands still while it is paused.
 
+    Args:
+        scale: seconds on this clock in one real second.
+
+    Raises:
+        InvalidValueError: a scale of 0 or less.
+
     Example:
         >>> clock = RealClock()
         >>> 0 <= clock.now() <= clock.now()
@@ -39,14 +53,17 @@ class RealClock:
         >>> clock.resume()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 1.0) -> None:
+        if scale <= 0:
+            raise InvalidValueError("RealClock(scale)", scale, "more than 0")
+        self.scale = scale
         self._start = time.monotonic()
         self._paused_at: float | None = None
 
     def now(self) -> float:
         """Return seconds since this clock was made, pauses not counted."""
         paused_at = self._paused_at
-        return (time.monotonic() if paused_at is None else paused_at) - self._start
+        return ((time.monotonic() if paused_at is None else paused_at) - self._start) * self.scale
 
     def second_of_day(self) -> int:
         """Return seconds since local midnight, from the wall clock."""
@@ -79,6 +96,7 @@ class VirtualClock:
     """
 
     def __init__(self, *, second_of_day: int = 0) -> None:
+        self.scale = 1.0
         self._now = 0.0
         self._second_of_day = second_of_day
 

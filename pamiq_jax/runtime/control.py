@@ -175,9 +175,9 @@ class Control:
 
         Args:
             worker: the calling thread's name.
-            seconds: at most so long; None waits for a nudge or a command only.
+            seconds: at most so long, on the system's clock; None waits for a nudge or a command only.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = None if seconds is None else time.monotonic() + seconds / self._clock.scale
         with self._lock:
             while worker not in self._nudged and self._phase in (SystemPhase.RUNNING, SystemPhase.RESUMING):
                 remaining = None if deadline is None else deadline - time.monotonic()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
@@ -16,6 +16,8 @@ from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.control import ENDED, STARTING, Control, worker_error
+from pamiq_jax.runtime.events import OnTransition
+from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
 from pamiq_jax.runtime.rows import MetricRows, OnMetrics, floats
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
@@ -44,6 +46,8 @@ def launch(
     strict: bool = False,
     on_metrics: OnMetrics | None = None,
     on_interaction: Callable[[InferReport], Any] | None = None,
+    on_transition: OnTransition | None = None,
+    time_scale: float = 1.0,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
@@ -56,8 +60,11 @@ def launch(
         strict: make a compile after READY an error, and have each chunk prove that it deletes no published array.
         on_metrics: called with each chunk's metrics, on the metrics thread.
         on_interaction: called after each inference tick, on the inference thread; keep it short.
+        on_transition: told of each transition of the system and of each trainer, on the thread that makes it.
+        time_scale: seconds on the system's clock in one real second: 10 makes an interval of 1 s last 0.1 s.
 
     Raises:
+        InvalidValueError: a time scale of 0 or less.
         DirectoryInUseError: another system runs there.
 
     Example:
@@ -75,29 +82,35 @@ def launch(
         (1, <SystemPhase.STOPPED: 'stopped'>)
     """
     lock = None if directory is None else DirectoryLock(directory)
-    return Run(system, lock, seed, strict, on_metrics, on_interaction)
+    clock = RealClock(time_scale)
+    return Run(system, lock, clock, seed, strict, on_metrics, on_interaction, on_transition)
 
 
 class Run:
     """A launched system. Use it as a context manager, or call `stop` in the end.
 
     All methods may be called from any thread but the system's own.
+
+    Attributes:
+        system: what was launched.
+        trainers: a `TrainerHandle` for each trainer, by name.
     """
 
     def __init__(
         self,
         system: System,
         lock: DirectoryLock | None,
+        clock: RealClock,
         seed: int,
         strict: bool,
         on_metrics: OnMetrics | None,
         on_interaction: Callable[[InferReport], Any] | None,
+        on_transition: OnTransition | None,
     ) -> None:
         self.system = system
         self._lock = lock
-        clock = RealClock()
         names = (TRAINING,) if system.interaction is None else (TRAINING, INFERENCE)
-        self._control = Control(clock, names)
+        self._control = Control(clock, names, () if on_transition is None else (on_transition,))
         path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
         self._rows = MetricRows(path, on_metrics, self._metrics_failed)
         self._workers = Workers(
@@ -109,6 +122,7 @@ class Run:
             rows=self._rows,
             on_interaction=on_interaction,
         )
+        self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
         targets = {TRAINING: self._workers.train, INFERENCE: self._workers.infer}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
         self._has_stopped = False

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pamiq_jax.types import Metrics
-
 
 class MetricRow(NamedTuple):
     """The metrics of one chunk.
@@ -57,14 +55,14 @@ class MetricRows:
         capacity: int = 4096,
     ) -> None:
         self._path, self._on_metrics, self._on_error = path, on_metrics, on_error
-        self._waiting: deque[tuple[MetricRow, Metrics]] = deque(maxlen=capacity)
+        self._waiting: deque[tuple[MetricRow, Mapping[str, Any]]] = deque(maxlen=capacity)
         self._changed = threading.Condition()
         self._is_closed = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._work, name="pamiq-metrics", daemon=True)
         self._thread.start()
 
-    def put(self, row: MetricRow, metrics: Metrics) -> None:
+    def put(self, row: MetricRow, metrics: Mapping[str, Any]) -> None:
         """Hand over a row whose metrics are arrays yet. Called from the training thread; never waits."""
         with self._changed:
             if len(self._waiting) == self._waiting.maxlen:
@@ -105,13 +103,13 @@ class MetricRows:
                     receivers.remove(receive)
                     self._on_error(error)
 
-    def _next(self) -> tuple[MetricRow, Metrics] | None:
+    def _next(self) -> tuple[MetricRow, Mapping[str, Any]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return self._waiting.popleft() if self._waiting else None
 
 
-def floats(metrics: Metrics) -> dict[str, float]:
+def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return metrics as Python floats; waits for the arrays.
 
     Example:

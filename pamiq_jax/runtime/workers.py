@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pamiq_jax.conditions import Wake
 from pamiq_jax.errors import CompileAfterReadyError
@@ -127,6 +129,21 @@ class Workers:
         for name, phase in tuple(self.phases.items()):
             if not is_final(phase):
                 self._observe(name, phase, TrainerEvent.STOP, transition(phase, TrainerEvent.STOP))
+
+    def change_state(self, name: str, state: Any, values: Mapping[str, Any]) -> None:
+        """Go on with another state of a trainer, and log what was changed. Called on the training thread.
+
+        Args:
+            name: the trainer.
+            state: of the same form.
+            values: what was changed, for the metrics.
+        """
+        assert self.learner is not None
+        assert self.ready is not None
+        run = self.learner.trainers[name]
+        self.learner = self.learner.with_trainer(name, run._replace(state=state))
+        row = MetricRow(name, self.clock.now() - self.ready.at, run.steps, None, {})
+        self.rows.put(row, {f"set_{key}": np.asarray(value) for key, value in values.items()})
 
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after

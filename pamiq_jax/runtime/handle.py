@@ -1,0 +1,56 @@
+"""A trainer of a launched system, to look at and to adjust while it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pamiq_jax.runtime.workers import TRAINING, Workers
+from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
+
+
+class TrainerHandle:
+    """One trainer of a `Run`. Get it as `run.trainers[name]`.
+
+    What is asked for is done by the training thread between two chunks, also while the system is paused.
+
+    Args:
+        name: the trainer's name.
+        workers: of the run.
+    """
+
+    def __init__(self, name: str, workers: Workers) -> None:
+        self.name = name
+        self._workers = workers
+
+    def hyperparameters(self, timeout: float = 60.0) -> dict[str, Any]:
+        """Return the hyper-parameters that can be changed, with their present values.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: the training thread did not come to it.
+        """
+        return self._workers.control.call(TRAINING, lambda: get_hyperparameters(self._state()), timeout)
+
+    def set(self, *, timeout: float = 60.0, **values: Any) -> None:
+        """Change hyper-parameters from the next chunk on. Nothing is compiled; the change goes to the metrics.
+
+        Args:
+            timeout: seconds.
+            values: by name, for example `learning_rate=1e-4`.
+
+        Raises:
+            UnknownNameError: it is fixed in the optimizer, or does not exist; the message says what can be changed.
+            TimeoutError: the training thread did not come to it.
+        """
+
+        def change() -> None:
+            self._workers.change_state(self.name, set_hyperparameters(self._state(), **values), values)
+
+        self._workers.control.call(TRAINING, change, timeout)
+
+    def _state(self) -> Any:
+        learner = self._workers.learner
+        assert learner is not None, "calls are answered once the system is ready"
+        return learner.trainers[self.name].state
