@@ -27,9 +27,7 @@ class TestSeeds:
     def test_another_seed_gives_other_keys(self) -> None:
         first, second = (pj.compile_system(two_trainers("a"), seed=seed).learner.trainers["a"] for seed in (0, 1))
         assert not jnp.array_equal(jax.random.key_data(first.data_key), jax.random.key_data(second.data_key))
-        assert not jnp.array_equal(
-            jax.random.key_data(first.state.rng_key), jax.random.key_data(second.state.rng_key)
-        )
+        assert not jnp.array_equal(jax.random.key_data(first.state.rng_key), jax.random.key_data(second.state.rng_key))
 
     def test_one_trainer_more_changes_no_other_key(self) -> None:
         alone = pj.compile_system(two_trainers("a")).learner.trainers["a"]
@@ -99,7 +97,5 @@ class TestMismatches:
 def test_version_0_is_what_the_trainer_publishes() -> None:
     trainer = pj.gradient_trainer(lambda params, batch, key: (params["policy"].sum(), {}), optax.sgd(0.1))
     halved = trainer._replace(publish=lambda state: {"policy": state.params["policy"] / 2})
-    system = fed_system(
-        pj.Schedule(halved, data="x", batch_size=2), models={"policy": pj.Model(jnp.full(3, 4.0))}
-    )
+    system = fed_system(pj.Schedule(halved, data="x", batch_size=2), models={"policy": pj.Model(jnp.full(3, 4.0))})
     np.testing.assert_array_equal(pj.compile_system(system).cells().store.latest.params["policy"], np.full(3, 2.0))

@@ -141,7 +141,9 @@ class TestInference:
     def test_a_raising_environment_fails_the_system(self, method: str) -> None:
         world = Broken(method)
         with pj.launch(learning_system(world)) as run:
-            with pytest.raises(WorkerError, match=f"worker 'pamiq-inference' failed: OSError: {method} broke") as caught:
+            with pytest.raises(
+                WorkerError, match=f"worker 'pamiq-inference' failed: OSError: {method} broke"
+            ) as caught:
                 run.wait(PATIENCE)
             assert isinstance(caught.value.__cause__, OSError)
             assert run.wait(PATIENCE) is pj.WaitResult.ENDED

@@ -80,9 +80,7 @@ class TestSnapshots:
                 latest.append(1)
                 return cells.store.latest
 
-        _, report = pj.infer_tick(
-            compiled.programs, compiled.actor, cells._replace(store=Store()), pj.VirtualClock()
-        )
+        _, report = pj.infer_tick(compiled.programs, compiled.actor, cells._replace(store=Store()), pj.VirtualClock())
         assert (len(latest), report.version) == (1, 0)
 
     def test_every_record_has_the_version_it_was_made_with(self) -> None:

@@ -56,7 +56,9 @@ class TestCombinations:
     def test_published_but_hidden_from_inference(self) -> None:
         models = {"policy": pj.Model(jnp.zeros(3)), "average": pj.Model(jnp.zeros(3), infer=False)}
         trainer = learner()._replace(publishes=("policy", "average"))
-        with pytest.raises(InvalidValueError, match="Model 'average' infer is False, expected True, since trainer 'fit'"):
+        with pytest.raises(
+            InvalidValueError, match="Model 'average' infer is False, expected True, since trainer 'fit'"
+        ):
             fed_system(schedule(trainer=trainer), models=models)
 
     def test_a_trained_model_may_be_hidden_from_inference(self) -> None:
