@@ -223,7 +223,7 @@ class TestStatus:
             run.pause()
             status = run.status
         lines = str(status).splitlines()
-        assert lines[0].startswith("paused for ")
+        assert lines[0].startswith("paused, ")
         assert lines[0].endswith(f"version {status.version}")
         assert lines[1].startswith("inference: ")
         assert "latency p50" in lines[1]
