@@ -10,7 +10,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.errors import NonFiniteError, PublishMismatchError, StepStructureError
-from tests.runtime.fakes import AGENT, World, assert_equal_trees, fed_system, learner, learning_system
+from tests.runtime.fakes import World, assert_equal_trees, fed_system, learner, learning_system
 
 
 def two_trainers(*names: str) -> pj.System:
@@ -73,11 +73,13 @@ class TestMismatches:
             pj.compile_system(fed_system(pj.Schedule(trainer, data="x", batch_size=2)))
 
     def test_carry_of_another_form(self) -> None:
-        agent = AGENT._replace(init=lambda rng_key: jnp.zeros(2, jnp.int32))
+        def act(params: Any, carry: Any, observation: Any, rng_key: jax.Array) -> Any:
+            return carry[0], jnp.float32(0), {}
+
+        agent = pj.Agent(act, lambda rng_key: jnp.zeros(2, jnp.int32))
+        system = learning_system(interaction=pj.Interaction(agent, World()))
         with pytest.raises(StepStructureError, match=r"carry of another form.*expected int32\[2\]"):
-            act = agent.act
-            broken = agent._replace(act=lambda p, carry, o, k: (carry[0], *act(p, carry[0], o, k)[1:]))
-            pj.compile_system(learning_system(interaction=pj.Interaction(broken, World())))
+            pj.compile_system(system)
 
     @pytest.mark.parametrize("published", [(), {"other": 1}])
     def test_publish_without_a_model_it_promised(self, published: Any) -> None:

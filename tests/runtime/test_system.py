@@ -120,7 +120,7 @@ def test_agent_of_another_kind() -> None:
 
 
 def test_buffer_that_nothing_feeds_needs_an_example() -> None:
-    with pytest.raises(InvalidValueError, match="buffer 'x' example is None, .*pass `example=`"):
+    with pytest.raises(InvalidValueError, match=r"buffer 'x' example is None, .*pass `example=`"):
         pj.compile_system(fed_system(buffers={"x": pj.ring_buffer(10)}))
 
 
