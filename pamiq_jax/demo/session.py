@@ -150,7 +150,8 @@ def _view(console: Console, plain: bool) -> Generator[Show, None, None]:
         yield _EverySecond()
         return
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda frame: live.update(panel(frame, console.width), refresh=True)
+        # Two columns stay free: a terminal writes "^C" there, which would wrap and shift the panel.
+        yield lambda frame: live.update(panel(frame, console.width - 2), refresh=True)
 
 
 class _EverySecond:

@@ -42,7 +42,7 @@ def printed(frame: Frame, width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [78, 80, 118, 200])
 @pytest.mark.parametrize("frame", [frames.NOT_STARTED, frames.running(), frames.solved()])
 def test_the_panel_fits_the_terminal_and_nothing_is_cut_off(frame: Frame, width: int) -> None:
     lines = printed(frame, width)
@@ -77,6 +77,7 @@ def test_the_panel_shows_errors() -> None:
 def test_the_reason_names_what_training_waits_for() -> None:
     assert training_reason(frames.NOT_STARTED) == "until everything is compiled"
     assert training_reason(frames.running(TrainerPhase.TRAINING, "64 of 64 new records")) == "64 of 64 new records"
+    assert training_reason(frames.running(TrainerPhase.STOPPED)) == "after 43 runs"
 
 
 def test_the_plain_line() -> None:
