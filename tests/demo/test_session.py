@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,15 @@ def read_summary(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "summary.json").read_text())
 
 
-def first_row(directory: Path, process: subprocess.Popen[str]) -> str:
-    """Return the first row of metrics, once it is there; a bounded wait for another process."""
-    path = directory / "metrics.jsonl"
-    for _ in range(1200):
-        if path.exists() and (text := path.read_text()):
-            return text
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise AssertionError(f"the demo published nothing: {process.communicate(timeout=10)}")
+def read_until_learning(process: subprocess.Popen[str]) -> str:
+    """Return what was printed up to the line that shows a published version; ends with the process at the latest."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(r"version [1-9]", line):
+            return "".join(lines)
+    raise AssertionError(f"the demo published nothing: {lines}")
 
 
 def test_a_short_run_leaves_its_files_and_honest_numbers(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_an_interrupt_ends_it_cleanly_with_a_summary(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        first_row(tmp_path, process)
+        read_until_learning(process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
     finally:

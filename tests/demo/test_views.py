@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import io
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -15,8 +13,7 @@ from pamiq_jax.demo.frame import Frame, plain_line, training_reason
 from pamiq_jax.demo.live import panel
 from pamiq_jax.demo.report import summarize, write_report
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
-
-frames = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("frames.py"))))
+from tests.demo import frames
 
 SUMMARY_KEYS = {
     "solved",
