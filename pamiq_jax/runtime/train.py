@@ -70,11 +70,10 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells) -> LearnerSta
     for name, collector in cells.collectors.items():
         if name == held and programs.system.buffers[name].stable_in_run:
             continue
-        # No more than a full queue, however fast the other thread goes on collecting.
-        for _ in range(-(-collector.capacity // collector.chunk) + 1):
-            chunk = collector.drain()
-            if chunk is None:
-                break
+        # Only what waits now: the other thread goes on collecting, and each record alone would cost a program.
+        waiting = collector.counts.pending
+        while waiting > 0 and (chunk := collector.drain()) is not None:
+            waiting -= chunk.count
             buffer = learner.buffers[name]
             state = programs.add[name](buffer.state, chunk)
             learner = learner.with_buffer(name, buffer._replace(state=state, inserted=buffer.inserted + chunk.count))
@@ -176,7 +175,8 @@ def _advance(work: _Work) -> tuple[TrainerRun, TrainReport]:
         version = _publish(work, run)
         run = _move(work, run, TrainerEvent.PUBLISHED)
         run = run._replace(state=trainer.teardown(run.state))
-        return _move(work, run, TrainerEvent.TORN_DOWN), TrainReport(work.name, metrics, version)
+        run = _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason="its run has just ended")
+        return run, TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises ends it, and only it
         failed = _move(work, run, TrainerEvent.FAIL)._replace(reason=f"failed: {type(error).__name__}: {error}")
         return failed, TrainReport(work.name, metrics, version, error=error)
