@@ -48,7 +48,7 @@ class Chunk[X](flax.struct.PyTreeNode):
     """
 
     records: Record[X]
-    count: ArrayLike
+    count: int | jax.Array
 
 
 def to_device[X](
