@@ -48,7 +48,7 @@ class Chunk[X](flax.struct.PyTreeNode):
     """
 
     records: Record[X]
-    count: int | jax.Array
+    count: Any  # int on the host, an array once on the device
 
 
 def to_device[X](
