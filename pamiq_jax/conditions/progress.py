@@ -20,7 +20,7 @@ class Progress(NamedTuple):
 
     A trainer that has not run yet has `Progress()`, all zero, as its last run.
 
-    Args:
+    Attributes:
         size: records in the buffer now.
         seen: records that were made, including those that were dropped on the way.
         inserted: records that were put into the buffer, including those it has overwritten since.

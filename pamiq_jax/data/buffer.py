@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -48,7 +48,7 @@ class Chunk[X](flax.struct.PyTreeNode):
     """
 
     records: Record[X]
-    count: ArrayLike
+    count: Any  # int on the host, an array once on the device
 
 
 def to_device[X](

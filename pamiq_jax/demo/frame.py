@@ -96,6 +96,8 @@ def training_reason(frame: Frame) -> str:
     trainer = frame.trainer
     if trainer is None:
         return "until everything is compiled"
+    if trainer.phase is TrainerPhase.STOPPED:
+        return f"after {trainer.runs} runs"
     if trainer.phase is not TrainerPhase.WAITING:
         return trainer.reason
     pending = frame.status.buffers[BUFFER].pending

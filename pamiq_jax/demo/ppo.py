@@ -123,7 +123,7 @@ def make_batch(config: PPOConfig, params: Params, rollout: Batch) -> Batch:
         "return": advantages + values[:-1],
         "weight": weight,
     }
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1, *leaf.shape[2:]), batch)
 
 
 def ppo_loss(config: PPOConfig, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:

@@ -66,7 +66,7 @@ class Recorder:
         >>> flag = np.zeros(1, bool)
         >>> feedback = {"reward": np.ones(1), "terminated": ~flag, "truncated": flag, "autoreset": flag}
         >>> for tick in range(100):
-        ...     recorder(InferReport(3, 0.001, 0.1, feedback, {"torn": np.bool_(False)}))
+        ...     recorder(InferReport(3, 0.001, 0.1, None, None, feedback, {"torn": np.bool_(False)}))
         >>> recorder.observed.solved_seconds, recorder.observed.torn_reads, len(recorder.curve)
         (0.0, 0, 100)
     """

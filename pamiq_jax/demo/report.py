@@ -111,10 +111,9 @@ def _annotate(axes: Any, summary: dict[str, Any], curve: Sequence[Point]) -> Non
     first = summary["first_action_seconds"] or summary["seconds"]
     axes.axvspan(0, first, color=_GRAY, alpha=0.1, linewidth=0)
     axes.annotate("compiling", (first / 2, 250), rotation=90, ha="center", va="center", color=_GRAY, fontsize=9)
-    axes.annotate(
-        f"{SOLVED_RETURN:.0f} solves it", (0.005, SOLVED_RETURN - 8), xycoords=("axes fraction", "data"),
-        va="top", color=_GRAY, fontsize=9,
-    )  # fmt: skip
+    left: Any = {"xycoords": ("axes fraction", "data"), "fontsize": 9}
+    axes.annotate(f"{SOLVED_RETURN:.0f} solves it", (0.005, SOLVED_RETURN - 8), va="top", color=_GRAY, **left)
+    axes.annotate("● an episode", (0.005, SOLVED_RETURN + 6), va="bottom", color=_BLUE, **left)
     if curve:
         middle = curve[len(curve) * 3 // 4]
         style: Any = {"textcoords": "offset points", "fontsize": 10, "fontweight": "bold"}

@@ -50,7 +50,7 @@ def run_cartpole(*, seed: int = 0, seconds: float = 60.0, plain: bool = False, d
         session.follow(show)
         show(session.frame())
     summary = session.report()
-    _print_result(console, summary, place)
+    _print_result(console, summary, session)
     return 1 if "error" in summary else 0
 
 
@@ -69,6 +69,7 @@ class Session:
         self.recorder = Recorder(self.config.num_envs, SOLVED_RETURN)
         self.status = _NOTHING
         self.error: str | None = None
+        self.is_interrupted = False
         self._rates = Rates()
         self._ended: float | None = None
 
@@ -89,14 +90,18 @@ class Session:
                 run.stop()
                 self.status = run.status
         except KeyboardInterrupt:
-            return
+            self.is_interrupted = True
         except Exception as error:  # whatever it is, the report says it
             self.error = f"{type(error).__name__}: {error}"
 
     def _look_on(self, run: Run, show: Show) -> None:
         while self.recorder.observed.solved_seconds is None:
             left = self.limit_seconds - self.recorder.seconds()
-            if left <= 0 or run.wait(min(left, _LOOK_SECONDS)) is not WaitResult.TIMEOUT:
+            if left <= 0:
+                return
+            result = run.wait(min(left, _LOOK_SECONDS))
+            if result is not WaitResult.TIMEOUT:
+                self.is_interrupted = result is WaitResult.INTERRUPTED
                 return
             self.status = run.status
             show(self.frame())
@@ -145,7 +150,8 @@ def _view(console: Console, plain: bool) -> Generator[Show, None, None]:
         yield _EverySecond()
         return
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda frame: live.update(panel(frame, console.width), refresh=True)
+        # Two columns stay free: a terminal writes "^C" there, which would wrap and shift the panel.
+        yield lambda frame: live.update(panel(frame, console.width - 2), refresh=True)
 
 
 class _EverySecond:
@@ -160,14 +166,14 @@ class _EverySecond:
             print(plain_line(frame), flush=True)
 
 
-def _print_result(console: Console, summary: dict[str, Any], directory: Path) -> None:
+def _print_result(console: Console, summary: dict[str, Any], session: Session) -> None:
+    seconds = f"{summary['seconds']:.1f} s"
     if "error" in summary:
-        console.print(f"Failed after {summary['seconds']:.1f} s: {summary['error']}", style="red", markup=False)
+        console.print(f"Failed after {seconds}: {summary['error']}", style="red", markup=False, soft_wrap=True)
     elif summary["solved"]:
-        console.print(
-            f"Solved in {summary['seconds']:.1f} s: mean return {summary['mean_return_last_100']:.1f} over the last "
-            f"100 episodes, after {summary['environment_steps']:,} environment steps."
-        )
+        reached = f"mean return {summary['mean_return_last_100']:.1f} over the last 100 episodes"
+        steps = f"{summary['environment_steps']:,} environment steps"
+        console.print(f"Solved in {seconds}: {reached}, {steps}.", soft_wrap=True)
     else:
-        console.print(f"Not solved in {summary['seconds']:.1f} s.")
-    console.print(f"See summary.json, metrics.jsonl and learning_curve.png in {directory}", soft_wrap=True)
+        console.print(f"Interrupted after {seconds}." if session.is_interrupted else f"Not solved in {seconds}.")
+    console.print(f"See summary.json, metrics.jsonl and learning_curve.png in {session.directory}", soft_wrap=True)

@@ -116,8 +116,9 @@ def _placement_difference(current: Params, new: Params) -> str | None:
             continue
         if not isinstance(new_leaf, jax.Array):
             return f"leaf {name}: expected a jax.Array, got {type(new_leaf).__name__}"
-        if old_leaf.weak_type != new_leaf.weak_type:
-            return f"leaf {name}: weak type {old_leaf.weak_type} became {new_leaf.weak_type}"
+        weak, became_weak = (getattr(leaf, "weak_type", False) for leaf in (old_leaf, new_leaf))  # keys have none
+        if weak != became_weak:
+            return f"leaf {name}: weak type {weak} became {became_weak}"
         if old_leaf.sharding != new_leaf.sharding:
             return f"leaf {name}: expected on {old_leaf.sharding}, got {new_leaf.sharding}"
     return None

@@ -43,5 +43,7 @@ def infer_tick(programs: Programs, actor: ActorState, cells: Cells, clock: Clock
     record: dict[str, Any] = {"observation": observation, "action": action, **feedback, **extras}
     for name, select in acting.collects.items():
         cells.collectors[name].collect(select(record), snapshot.version)
-    report = InferReport(snapshot.version, acted - started, acted - snapshot.published_at, feedback, extras)
+    report = InferReport(
+        snapshot.version, acted - started, acted - snapshot.published_at, observation, action, feedback, extras
+    )
     return actor._replace(carry=carry, tick=actor.tick + 1), report

@@ -87,7 +87,7 @@ class MetricRows:
             if self._path is None:
                 self._pass_on(receivers)
             else:
-                with self._path.open("a") as file:
+                with self._path.open("a", buffering=1) as file:
                     self._pass_on([lambda row: file.write(_json_line(row)), *receivers])
         except Exception as error:  # logging must stop nobody: it is reported, and rows are dropped from here
             self._on_error(error)

@@ -129,6 +129,8 @@ class InferReport(NamedTuple):
         version: of the snapshot that was used.
         latency_seconds: from the observation to the action.
         staleness_seconds: how long ago the snapshot was published.
+        observation: what was acted on, as arrays of its own.
+        action: what was done.
         feedback: what the environment returned.
         extras: what the agent returned beside the action.
     """
@@ -136,6 +138,8 @@ class InferReport(NamedTuple):
     version: int
     latency_seconds: float
     staleness_seconds: float
+    observation: PyTree
+    action: PyTree
     feedback: Mapping[str, Any]
     extras: Mapping[str, Any]
 

@@ -96,7 +96,7 @@ class Status(NamedTuple):
     @override
     def __str__(self) -> str:
         inference = self.inference
-        lines = [f"{self.phase} for {self.seconds:.1f} s, version {self.version}"]
+        lines = [f"{self.phase}, {self.seconds:.1f} s since ready, version {self.version}"]
         if inference.ticks:
             p50, p99 = (inference.latency.percentile(percent) * 1000 for percent in (50, 99))
             lines.append(f"inference: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms")

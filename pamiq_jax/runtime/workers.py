@@ -191,7 +191,7 @@ class Workers:
             self.control.leave(INFERENCE)
 
     def _infer_until_end(self, interaction: Interaction) -> None:
-        if not self.control.checkpoint(INFERENCE):
+        if not self.control.checkpoint(INFERENCE, interaction.on_paused, interaction.on_resumed):
             return
         reset(self.system, self._seed)
         ready, actor = self.ready, self.actor

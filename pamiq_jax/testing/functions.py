@@ -97,12 +97,16 @@ def check_traced(
     with promised(name, "it works under jax.eval_shape"):
         abstract = jax.eval_shape(function, *arguments)
     require(name, "jax.eval_shape tells the form of its output", trees.difference(expected, abstract))
-    pairs = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), arguments)
+
+    def rows_of_two(*arguments: Any) -> list[Any]:
+        pairs = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), arguments)
+        mapped = jax.vmap(function)(*pairs)
+        return [jax.tree.map(lambda leaf: leaf[0], mapped), jax.tree.map(lambda leaf: leaf[1], mapped)]
+
     with promised(name, "it works under jax.vmap"):
-        mapped = jax.jit(jax.vmap(function))(*pairs)
-    for row in range(2):
-        actual = jax.tree.map(lambda leaf: leaf[row], mapped)  # noqa: B023 - used at once
-        require(name, "vmap(f) == f", value_difference(expected, actual, tolerance))
+        rows = jax.jit(rows_of_two)(*arguments)
+    for row in rows:
+        require(name, "vmap(f) == f", value_difference(expected, row, tolerance))
 
 
 def _check_jit(

@@ -201,7 +201,7 @@ def own(state: PyTree) -> PyTree:
     """
 
     def copy(leaf: Any) -> jax.Array:
-        array = jnp.array(leaf, dtype=getattr(leaf, "dtype", None), copy=True)
+        array = jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
         return jax.device_put(array, array.sharding)
 
     return jax.tree.map(copy, state)

@@ -71,7 +71,7 @@ class HeldWorld(World):
 
 
 def _act(params: Any, carry: jax.Array, observation: jax.Array, rng_key: jax.Array) -> Any:
-    noise = jax.random.normal(rng_key)
+    noise = jax.random.uniform(rng_key)
     action = jnp.vdot(params["policy"], jnp.tanh(observation)) + 0.1 * noise
     return carry + 1, action, {"noise": noise, "carry": carry}
 
@@ -80,19 +80,21 @@ AGENT = pj.Agent(_act, lambda rng_key: jnp.zeros((), jnp.int32))
 """Acts by its parameters and by chance, counts its ticks in its carry, and records both noise and carry."""
 
 
-def mean_loss(model: str) -> Callable[..., Any]:
-    """Return the loss that draws a model `float32[3]` to the mean observation, or number, with some noise."""
+def mean_loss(model: str, noise: float) -> Callable[..., Any]:
+    """Return the loss that draws a model `float32[3]` to the mean observation, or number, give or take some noise."""
 
     def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
         values = batch["observation"] if isinstance(batch, Mapping) else batch[:, None]
-        target = jnp.mean(jnp.tanh(values), axis=0) + 0.1 * jax.random.normal(rng_key, (3,))
+        target = jnp.mean(jnp.tanh(values), axis=0)
+        if noise:  # what draws no random number compiles much faster
+            target = target + noise * jax.random.uniform(rng_key)
         return jnp.mean((params[model] - target) ** 2), {}
 
     return loss_fn
 
 
-def learner(model: str = "policy") -> pj.Trainer[Any, Any]:
-    return pj.gradient_trainer(mean_loss(model), optax.adam(0.05), trains=(model,))
+def learner(model: str = "policy", *, noise: float = 0.0) -> pj.Trainer[Any, Any]:
+    return pj.gradient_trainer(mean_loss(model, noise), optax.adam(0.05), trains=(model,))
 
 
 def learning_system(environment: Any | None = None, **changes: Any) -> pj.System:
@@ -100,7 +102,7 @@ def learning_system(environment: Any | None = None, **changes: Any) -> pj.System
     schedule = pj.Schedule(learner(), data="seen", batch_size=4, steps=4, steps_per_chunk=2, when=pj.min_new(3))
     parts: dict[str, Any] = {
         "models": {"policy": pj.Model(jnp.zeros(3), jnp.vdot)},
-        "buffers": {"seen": pj.ring_buffer(1000)},
+        "buffers": {"seen": pj.ring_buffer(1000, sampling="in_order")},
         "trainers": {"fit": schedule},
         "interaction": pj.Interaction(AGENT, World() if environment is None else environment),
     }
@@ -111,7 +113,7 @@ def fed_system(schedule: pj.Schedule | None = None, **changes: Any) -> pj.System
     """Return a system without an agent: its buffer "x" of float32 scalars is fed by `run.collect`."""
     parts: dict[str, Any] = {
         "models": {"policy": pj.Model(jnp.zeros(3), jnp.vdot)},
-        "buffers": {"x": pj.ring_buffer(100, example=0.0)},
+        "buffers": {"x": pj.ring_buffer(100, sampling="in_order", example=0.0)},
         "trainers": {} if schedule is None else {"fit": schedule},
     }
     return pj.System(**{**parts, **changes})

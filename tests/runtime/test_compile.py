@@ -10,7 +10,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.errors import NonFiniteError, PublishMismatchError, StepStructureError
-from tests.runtime.fakes import AGENT, World, assert_equal_trees, fed_system, learner, learning_system
+from tests.runtime.fakes import World, assert_equal_trees, fed_system, learner, learning_system
 
 
 def two_trainers(*names: str) -> pj.System:
@@ -27,9 +27,7 @@ class TestSeeds:
     def test_another_seed_gives_other_keys(self) -> None:
         first, second = (pj.compile_system(two_trainers("a"), seed=seed).learner.trainers["a"] for seed in (0, 1))
         assert not jnp.array_equal(jax.random.key_data(first.data_key), jax.random.key_data(second.data_key))
-        assert not jnp.array_equal(
-            jax.random.key_data(first.state.rng_key), jax.random.key_data(second.state.rng_key)
-        )
+        assert not jnp.array_equal(jax.random.key_data(first.state.rng_key), jax.random.key_data(second.state.rng_key))
 
     def test_one_trainer_more_changes_no_other_key(self) -> None:
         alone = pj.compile_system(two_trainers("a")).learner.trainers["a"]
@@ -75,11 +73,13 @@ class TestMismatches:
             pj.compile_system(fed_system(pj.Schedule(trainer, data="x", batch_size=2)))
 
     def test_carry_of_another_form(self) -> None:
-        agent = AGENT._replace(init=lambda rng_key: jnp.zeros(2, jnp.int32))
+        def act(params: Any, carry: Any, observation: Any, rng_key: jax.Array) -> Any:
+            return carry[0], jnp.float32(0), {}
+
+        agent = pj.Agent(act, lambda rng_key: jnp.zeros(2, jnp.int32))
+        system = learning_system(interaction=pj.Interaction(agent, World()))
         with pytest.raises(StepStructureError, match=r"carry of another form.*expected int32\[2\]"):
-            act = agent.act
-            broken = agent._replace(act=lambda p, carry, o, k: (carry[0], *act(p, carry[0], o, k)[1:]))
-            pj.compile_system(learning_system(interaction=pj.Interaction(broken, World())))
+            pj.compile_system(system)
 
     @pytest.mark.parametrize("published", [(), {"other": 1}])
     def test_publish_without_a_model_it_promised(self, published: Any) -> None:
@@ -99,7 +99,5 @@ class TestMismatches:
 def test_version_0_is_what_the_trainer_publishes() -> None:
     trainer = pj.gradient_trainer(lambda params, batch, key: (params["policy"].sum(), {}), optax.sgd(0.1))
     halved = trainer._replace(publish=lambda state: {"policy": state.params["policy"] / 2})
-    system = fed_system(
-        pj.Schedule(halved, data="x", batch_size=2), models={"policy": pj.Model(jnp.full(3, 4.0))}
-    )
+    system = fed_system(pj.Schedule(halved, data="x", batch_size=2), models={"policy": pj.Model(jnp.full(3, 4.0))})
     np.testing.assert_array_equal(pj.compile_system(system).cells().store.latest.params["policy"], np.full(3, 2.0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from types import FrameType
+from collections.abc import Mapping
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,6 +34,22 @@ from tests.runtime.fakes import (
     python_trainer,
     wait_for_phase,
 )
+
+
+def leave_after_a_failure(error: Exception | None = None) -> None:
+    """Leave a system's context after a trainer has failed, by an error of one's own if one is given."""
+    has_failed = threading.Event()
+
+    def fail(number: int) -> None:
+        has_failed.set()
+        raise ValueError("unnoticed")
+
+    schedule = pj.Schedule(python_trainer(fail), data="x", batch_size=1)
+    with pj.launch(fed_system(schedule)) as run:
+        run.collect("x", 0.0)
+        assert has_failed.wait(PATIENCE)
+        if error is not None:
+            raise error
 
 
 class TestTrainer:
@@ -64,32 +81,15 @@ class TestTrainer:
             assert run.wait(0) is pj.WaitResult.TIMEOUT  # told once
             run.pause()  # commands still work
             run.resume()
-        assert set(runs[1:]) == {2}
+        assert set(runs[2:]) == {2}  # the first may have begun before the last publication
 
     def test_leaving_the_context_raises_what_nobody_was_told(self) -> None:
-        failed = threading.Event()
-
-        def fail(number: int) -> None:
-            failed.set()
-            raise ValueError("unnoticed")
-
-        schedule = pj.Schedule(python_trainer(fail), data="x", batch_size=1)
-        with pytest.raises(WorkerError, match="unnoticed"), pj.launch(fed_system(schedule)) as run:
-            run.collect("x", 0.0)
-            assert failed.wait(PATIENCE)
+        with pytest.raises(WorkerError, match="unnoticed"):
+            leave_after_a_failure()
 
     def test_the_bodys_own_error_comes_first(self) -> None:
-        failed = threading.Event()
-
-        def fail(number: int) -> None:
-            failed.set()
-            raise ValueError("unnoticed")
-
-        schedule = pj.Schedule(python_trainer(fail), data="x", batch_size=1)
-        with pytest.raises(KeyError, match="mine"), pj.launch(fed_system(schedule)) as run:
-            run.collect("x", 0.0)
-            assert failed.wait(PATIENCE)
-            raise KeyError("mine")
+        with pytest.raises(KeyError, match="mine"):
+            leave_after_a_failure(KeyError("mine"))
 
     @pytest.mark.parametrize("strict", [True, False])
     def test_what_is_not_finite_stays_unpublished(self, strict: bool) -> None:
@@ -141,7 +141,9 @@ class TestInference:
     def test_a_raising_environment_fails_the_system(self, method: str) -> None:
         world = Broken(method)
         with pj.launch(learning_system(world)) as run:
-            with pytest.raises(WorkerError, match=f"worker 'pamiq-inference' failed: OSError: {method} broke") as caught:
+            with pytest.raises(
+                WorkerError, match=f"worker 'pamiq-inference' failed: OSError: {method} broke"
+            ) as caught:
                 run.wait(PATIENCE)
             assert isinstance(caught.value.__cause__, OSError)
             assert run.wait(PATIENCE) is pj.WaitResult.ENDED
@@ -151,16 +153,19 @@ class TestInference:
                 run.pause()
 
     def test_a_raising_close_is_reported(self) -> None:
-        with pytest.raises(WorkerError, match=r"worker 'environment.close' failed: OSError: close broke"):
-            with pj.launch(learning_system(Broken("close"))) as run:
-                run.wait_for_version(1, PATIENCE)
+        with pj.launch(learning_system(Broken("close"))) as run:
+            run.wait_for_version(1, PATIENCE)
+            run.stop()
+            with pytest.raises(WorkerError, match=r"worker 'environment\.close' failed: OSError: close broke"):
+                run.wait(0)
         assert run.status.phase is SystemPhase.STOPPED
 
     def test_a_raising_agent_fails_the_system(self) -> None:
         class Agent:
-            extras: dict[str, Any] = {}
+            extras: Mapping[str, Any] = MappingProxyType({})
 
-            def reset(self, seed: int) -> None: ...
+            def reset(self, seed: int) -> None:
+                assert seed == 0
 
             def act(self, params: Any, observation: Any) -> Any:
                 raise RuntimeError("no idea what to do")

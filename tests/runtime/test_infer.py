@@ -14,6 +14,11 @@ from pamiq_jax.errors import InvalidValueError
 from tests.runtime.fakes import AGENT, PATIENCE, World, assert_equal_trees, learning_system
 
 
+def recording_system(environment: Any | None = None, **changes: Any) -> pj.System:
+    """Return a system that puts each record into its buffer before the next one is made."""
+    return learning_system(environment, **{"buffers": {"seen": pj.ring_buffer(1000)}, **changes})
+
+
 def stored(state: Any, name: str = "seen") -> pj.Record[Any]:
     """Return all records of a buffer, oldest first."""
     ring = state.buffers[name].state
@@ -26,7 +31,7 @@ def stored(state: Any, name: str = "seen") -> pj.Record[Any]:
 class TestObservations:
     def test_lockstep_stores_what_was_seen(self) -> None:
         world = World()
-        result = pj.run_lockstep(learning_system(world), 60, seed=5)
+        result = pj.run_lockstep(recording_system(world), 60, seed=5)
         records = stored(result.learner).data
         # Each tick is drained before the next one, so nothing is under way.
         np.testing.assert_array_equal(records["observation"], np.stack(world.shown))
@@ -42,7 +47,7 @@ class TestObservations:
             if len(versions) == 300:
                 has_acted.set()
 
-        system = learning_system(world, queues={"seen": pj.Queue(capacity=100_000)})
+        system = recording_system(world, queues={"seen": pj.Queue(capacity=100_000)})
         with pj.launch(system, seed=5, on_interaction=note) as run:
             assert has_acted.wait(PATIENCE)
             run.wait_for_version(3, PATIENCE)
@@ -61,7 +66,7 @@ class TestObservations:
 
         world = Wide()
         world.spec = World.spec._replace(observation=np.zeros(3))
-        records = stored(pj.run_lockstep(learning_system(world), 5).learner).data
+        records = stored(pj.run_lockstep(recording_system(world), 5).learner).data
         assert records["observation"].dtype == np.float32
         expected = (np.stack(world.shown).astype(np.float64) / 3).astype(np.float32)
         np.testing.assert_array_equal(records["observation"], expected)
@@ -69,7 +74,7 @@ class TestObservations:
 
 class TestSnapshots:
     def test_one_tick_uses_one_snapshot(self) -> None:
-        compiled = pj.compile_system(learning_system())
+        compiled = pj.compile_system(recording_system())
         compiled.programs.system.interaction.environment.reset(0)
         cells = compiled.cells()
         latest: list[int] = []
@@ -80,21 +85,19 @@ class TestSnapshots:
                 latest.append(1)
                 return cells.store.latest
 
-        _, report = pj.infer_tick(
-            compiled.programs, compiled.actor, cells._replace(store=Store()), pj.VirtualClock()
-        )
+        _, report = pj.infer_tick(compiled.programs, compiled.actor, cells._replace(store=Store()), pj.VirtualClock())
         assert (len(latest), report.version) == (1, 0)
 
     def test_every_record_has_the_version_it_was_made_with(self) -> None:
         reports: list[Any] = []
-        result = pj.run_lockstep(learning_system(), 50, on_interaction=reports.append)
+        result = pj.run_lockstep(recording_system(), 50, on_interaction=reports.append)
         versions = [report.version for report in reports]
         assert versions == sorted(versions)
         assert versions[-1] > 5
         np.testing.assert_array_equal(stored(result.learner).version, versions)
 
     def test_staleness_is_measured_from_the_publication(self) -> None:
-        compiled = pj.compile_system(learning_system())
+        compiled = pj.compile_system(recording_system())
         compiled.programs.system.interaction.environment.reset(0)
         clock = pj.VirtualClock()
         clock.advance(7.0)
@@ -104,28 +107,28 @@ class TestSnapshots:
 
 class TestAgents:
     def test_carry_threads_through(self) -> None:
-        result = pj.run_lockstep(learning_system(), 12)
+        result = pj.run_lockstep(recording_system(), 12)
         assert int(result.actor.carry) == result.actor.tick == 12
         np.testing.assert_array_equal(stored(result.learner).data["carry"], np.arange(12))
 
     def test_every_tick_has_another_key(self) -> None:
-        noise = stored(pj.run_lockstep(learning_system(), 20).learner).data["noise"]
-        assert len(set(noise.tolist())) == 20
+        noise = stored(pj.run_lockstep(recording_system(), 20).learner).data["noise"]
+        assert len(set(noise.tolist())) == len(noise) == 20
 
     def test_python_agent(self) -> None:
         agent = Counter()
         interaction = pj.Interaction(agent, World())
-        first = pj.run_lockstep(learning_system(interaction=interaction), 10, seed=4)
+        first = pj.run_lockstep(recording_system(interaction=interaction), 10, seed=4)
         records = stored(first.learner).data
         np.testing.assert_array_equal(records["action"], np.arange(10, dtype=np.float32) + 4)
         np.testing.assert_array_equal(records["norm"][:4], np.zeros(4, np.float32))
         assert first.snapshot.version > 0
         # It is reset, so it does the same again.
-        assert_equal_trees(first, pj.run_lockstep(learning_system(interaction=interaction), 10, seed=4))
+        assert_equal_trees(first, pj.run_lockstep(recording_system(interaction=interaction), 10, seed=4))
 
     def test_python_agent_may_keep_what_it_is_given(self) -> None:
         agent, world = Counter(), World()
-        pj.run_lockstep(learning_system(interaction=pj.Interaction(agent, world)), 10)
+        pj.run_lockstep(recording_system(interaction=pj.Interaction(agent, world)), 10)
         np.testing.assert_array_equal(np.stack(agent.kept), np.stack(world.shown))
 
     def test_selected_parts_go_to_their_buffers(self) -> None:
@@ -136,7 +139,7 @@ class TestAgents:
         buffers = {"seen": pj.ring_buffer(20), "rewards": pj.ring_buffer(20)}
         world = World()
         interaction = pj.Interaction(AGENT, world, collect=collect)
-        result = pj.run_lockstep(learning_system(buffers=buffers, interaction=interaction), 10)
+        result = pj.run_lockstep(recording_system(buffers=buffers, interaction=interaction), 10)
         assert set(stored(result.learner).data) == {"observation"}
         np.testing.assert_array_equal(stored(result.learner, "rewards").data, np.array(world.rewards, np.float32))
 

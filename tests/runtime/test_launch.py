@@ -61,7 +61,7 @@ class TestStart:
         world = SlowToCompile()
         with pj.launch(learning_system(world)) as run:
             wait_for_phase(run, SystemPhase.COMPILING)
-            with pytest.raises(TimeoutError, match="not ready within 0.01 seconds; it is compiling"):
+            with pytest.raises(TimeoutError, match=r"not ready within 0\.01 seconds; it is compiling"):
                 run.wait_until_ready(timeout=0.01)
             world.may_compile.set()
 
@@ -88,7 +88,7 @@ class TestStop:
         world = SlowToCompile()
         run = pj.launch(learning_system(world))
         wait_for_phase(run, SystemPhase.COMPILING)
-        with pytest.raises(TimeoutError, match="pamiq-training did not end within 0.01 seconds; call stop again"):
+        with pytest.raises(TimeoutError, match=r"pamiq-training did not end within 0\.01 seconds; call stop again"):
             run.stop(timeout=0.01)
         world.may_compile.set()
         run.stop()
@@ -144,6 +144,7 @@ class TestWait:
 
     def test_a_version_that_does_not_come(self) -> None:
         with pj.launch(fed_system()) as run:
+            run.wait_until_ready()
             with pytest.raises(TimeoutError, match="version 1 was not published within 0 seconds; the newest is 0"):
                 run.wait_for_version(1, timeout=0)
 
@@ -176,6 +177,7 @@ class TestData:
 
     def test_unknown_buffer(self) -> None:
         with pj.launch(fed_system()) as run:
+            run.wait_until_ready()
             with pytest.raises(UnknownNameError, match=r"run.collect: no buffer is named 'y'; known buffers: 'x'"):
                 run.collect("y", 1.0)
 
@@ -199,6 +201,7 @@ class TestInfer:
             "hidden": pj.Model(jnp.zeros(3), jnp.vdot, infer=False),
         }
         with pj.launch(fed_system(models=models)) as run:
+            run.wait_until_ready()
             with pytest.raises(UnknownNameError, match=rf"no model with `apply` is named '{name}'; .*: 'policy'$"):
                 run.infer(name, jnp.ones(3))
 
@@ -223,7 +226,7 @@ class TestStatus:
             run.pause()
             status = run.status
         lines = str(status).splitlines()
-        assert lines[0].startswith("paused for ")
+        assert lines[0].startswith("paused, ")
         assert lines[0].endswith(f"version {status.version}")
         assert lines[1].startswith("inference: ")
         assert "latency p50" in lines[1]

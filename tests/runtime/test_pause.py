@@ -103,7 +103,7 @@ class TestWithinARun:
         with pj.launch(fed_system(schedule)) as run:
             run.collect("x", 1.0)
             assert reached.wait(PATIENCE)
-            with pytest.raises(PauseTimeoutError, match="pamiq-training did not acknowledge pause within 0.01 seconds"):
+            with pytest.raises(PauseTimeoutError, match=r"pamiq-training did not acknowledge pause within 0\.01 s"):
                 run.pause(timeout=0.01)
             assert run.status.phase is SystemPhase.PAUSING
             go.set()
@@ -148,6 +148,7 @@ class TestHooks:
         interaction = pj.Interaction(AGENT, World(), on_paused=note("paused"), on_resumed=note("resumed"))
         with pj.launch(learning_system(trainers={"fit": schedule}, interaction=interaction)) as run:
             runs.append(run)
+            run.wait_for_version(1, PATIENCE)  # both are at work: what has not begun needs no hook
             run.pause()
             names = ("pamiq-inference", "pamiq-training")
             assert sorted(told) == [(name, "paused", "pausing") for name in names]

@@ -43,7 +43,8 @@ def start_holder(directory: Path) -> subprocess.Popen[str]:
 
 class TestDirectory:
     def test_a_second_launch_is_refused_until_the_first_stops(self, tmp_path: Path) -> None:
-        with pj.launch(fed_system(), directory=tmp_path):
+        with pj.launch(fed_system(), directory=tmp_path) as run:
+            run.wait_until_ready()
             with pytest.raises(DirectoryInUseError, match=rf"belongs to a system .*\(process {os.getpid()}\)"):
                 pj.launch(fed_system(), directory=tmp_path)
         with pj.launch(fed_system(), directory=tmp_path) as run:

@@ -56,7 +56,9 @@ class TestCombinations:
     def test_published_but_hidden_from_inference(self) -> None:
         models = {"policy": pj.Model(jnp.zeros(3)), "average": pj.Model(jnp.zeros(3), infer=False)}
         trainer = learner()._replace(publishes=("policy", "average"))
-        with pytest.raises(InvalidValueError, match="Model 'average' infer is False, expected True, since trainer 'fit'"):
+        with pytest.raises(
+            InvalidValueError, match="Model 'average' infer is False, expected True, since trainer 'fit'"
+        ):
             fed_system(schedule(trainer=trainer), models=models)
 
     def test_a_trained_model_may_be_hidden_from_inference(self) -> None:
@@ -118,7 +120,7 @@ def test_agent_of_another_kind() -> None:
 
 
 def test_buffer_that_nothing_feeds_needs_an_example() -> None:
-    with pytest.raises(InvalidValueError, match="buffer 'x' example is None, .*pass `example=`"):
+    with pytest.raises(InvalidValueError, match=r"buffer 'x' example is None, .*pass `example=`"):
         pj.compile_system(fed_system(buffers={"x": pj.ring_buffer(10)}))
 
 

@@ -54,7 +54,9 @@ def schedule(trainer: pj.Trainer[Any, Any] | None = None, **changes: Any) -> pj.
 
 def several(trainers: dict[str, pj.Trainer[Any, Any]], **changes: Any) -> pj.System:
     models = {name: pj.Model(jnp.zeros(3)) for name in trainers}
-    return fed_system(models=models, trainers={name: schedule(trainer, **changes) for name, trainer in trainers.items()})
+    return fed_system(
+        models=models, trainers={name: schedule(trainer, **changes) for name, trainer in trainers.items()}
+    )
 
 
 class TestRun:
