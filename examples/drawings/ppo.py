@@ -67,7 +67,7 @@ def draw_policy(axes: Any, policy: Any) -> Any:
         axes.plot(*line[0], "o", color="white", mec="black", markersize=6, clip_on=False, zorder=3)
     axes.plot(0, 0, "*", color="gold", mec="black", mew=0.6, markersize=13)
     axes.set(title="Pendulum-v1: torque", xlabel="angle, 0 being up", ylabel="angular velocity")
-    axes.set(xticks=[-np.pi, 0, np.pi], xticklabels=["−π", "0", "π"])
+    axes.set(xticks=[-np.pi, 0, np.pi], xticklabels=[r"$-\pi$", "0", r"$\pi$"])
     figures.tidy(axes, grid=None)
     return colors
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+import pamiq_jax as pj
 from examples.digits import Digits, load_digits
 from examples.drawings.replicas import ancestors
 from examples.replicas import (
@@ -86,10 +87,29 @@ def make_mean(learning_rate: Any, noise: Any) -> Trainer:
     return gradient_trainer(loss_fn, optax.sgd(learning_rate), trains=("mean",))
 
 
-def test_a_population_of_any_trainer_is_a_trainer() -> None:
+def make_means(size: int) -> Trainer:
     member = with_hyperparameters(make_mean, learning_rate=0.1, noise=0.1)
-    trainer = population(member, lambda params, batch: jnp.mean((params["mean"] - batch) ** 2), RANGES, size=4)
-    check_trainer(trainer, {"mean": jnp.zeros(())}, {"train": jnp.ones(4), "validation": jnp.full(3, 2.0)})
+    return population(member, lambda params, batch: jnp.mean((params["mean"] - batch) ** 2), RANGES, size)
+
+
+def test_a_population_of_any_trainer_is_a_trainer() -> None:
+    batch = {"train": jnp.ones(4), "validation": jnp.full(3, 2.0)}
+    check_trainer(make_means(4), {"mean": jnp.zeros(())}, batch)
+
+
+def test_in_a_system_inference_sees_the_best_member_alone() -> None:
+    data = {"train": "numbers", "validation": "numbers"}
+    schedule = pj.Schedule(make_means(8), data=data, batch_size=16, steps=20, when=pj.min_size(16))
+    system = pj.System(
+        models={"mean": pj.Model(jnp.zeros(()))},
+        buffers={"numbers": pj.ring_buffer(16, example=0.0)},
+        trainers={"means": schedule},
+    )
+    with pj.launch(system, strict=True) as run:
+        assert all(run.collect("numbers", 3.0) for _ in range(16))
+        snapshot = run.wait_for_version(20, timeout=60)
+    assert snapshot.params["mean"].shape == ()
+    assert abs(snapshot.params["mean"] - 3.0) < 0.2
 
 
 def test_ancestors_are_followed_back_to_the_first_run() -> None:
