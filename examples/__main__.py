@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-HELPERS = ("__init__", "__main__", "figures")
+HELPERS = ("__init__", "__main__", "digits", "figures")
 
 
 def names() -> list[str]:

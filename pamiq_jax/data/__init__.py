@@ -2,22 +2,42 @@
 
 from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes, record_spec, to_device
 from pamiq_jax.data.collector import Collector, CollectorCounts, Overflow
+from pamiq_jax.data.describe import describe_buffer
+from pamiq_jax.data.mix import MixFn, mix_samples, mixed_buffer, mixed_shares
 from pamiq_jax.data.permutation import permuted_index
+from pamiq_jax.data.prioritized import PrioritizedBatch, PrioritizedState, prioritized_buffer
+from pamiq_jax.data.reservoir import ReservoirState, reservoir_buffer
 from pamiq_jax.data.ring import RingState, Sampling, ring_buffer
+from pamiq_jax.data.rollout import rollout_buffer
+from pamiq_jax.data.sequence import BorderFn, SequenceState, sequence_buffer
 
 __all__ = [
+    "BorderFn",
     "Buffer",
     "Chunk",
     "Collector",
     "CollectorCounts",
+    "MixFn",
     "Overflow",
     "Placement",
+    "PrioritizedBatch",
+    "PrioritizedState",
     "Record",
+    "ReservoirState",
     "RingState",
     "Sampling",
+    "SequenceState",
     "buffer_bytes",
+    "describe_buffer",
+    "mix_samples",
+    "mixed_buffer",
+    "mixed_shares",
     "permuted_index",
+    "prioritized_buffer",
     "record_spec",
+    "reservoir_buffer",
     "ring_buffer",
+    "rollout_buffer",
+    "sequence_buffer",
     "to_device",
 ]

@@ -111,6 +111,10 @@ class Buffer[S, X, R](NamedTuple):
         stable_in_run: sampling makes sense only if nothing is added within a run.
         placement: where the caller keeps the state; the functions are the same.
         example: one record, or None when the system takes it from agent and environment.
+        can_sample: `(state) -> bool []`, for a buffer that may hold `required` records and still nothing to
+            sample, such as whole windows; a batch is meaningful only while this holds too. None: it always does.
+        update: `(state, indices, priorities) -> state` takes back what a step found out about the records of
+            a batch, int32 and float32 of any one shape; None for a buffer that does not care.
 
     Example:
         >>> from pamiq_jax.data import ring_buffer
@@ -129,6 +133,8 @@ class Buffer[S, X, R](NamedTuple):
     stable_in_run: bool
     placement: Placement
     example: X | None
+    can_sample: Callable[[S], jax.Array] | None = None
+    update: Callable[[S, jax.Array, jax.Array], S] | None = None
 
 
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:

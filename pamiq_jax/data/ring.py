@@ -8,18 +8,15 @@ from typing import Literal, get_args
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from pamiq_jax.data.buffer import Buffer, Placement, record_spec
+from pamiq_jax.data.buffer import Buffer, Placement
 from pamiq_jax.data.permutation import permuted_index
-from pamiq_jax.errors import InvalidValueError, RecordMismatchError
-from pamiq_jax.trees import difference
+from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
+from pamiq_jax.errors import InvalidValueError
 
 type Sampling = Literal["uniform", "epochs", "in_order"]
 """With replacement; every record once per shuffled epoch; oldest first, again and again."""
-
-_MAX_CAPACITY = 2**30  # so that twice a slot and an offset still fit in 32 bits
 
 
 class RingState[X](flax.struct.PyTreeNode):
@@ -58,12 +55,9 @@ def ring_buffer[X](
         >>> buffer.sample(state, 3, 0, jax.random.key(0)).tolist()
         [1, 2, 3]
     """
-    if not 1 <= capacity <= _MAX_CAPACITY:
-        raise InvalidValueError("ring_buffer(capacity)", capacity, f"1 to {_MAX_CAPACITY}")
+    check_storage("ring_buffer", capacity, placement)
     if sampling not in (names := get_args(Sampling.__value__)):
         raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, names))}")
-    if placement not in ("device", "host"):
-        raise InvalidValueError("ring_buffer(placement)", placement, "'device' or 'host'")
     goes_by_position = sampling != "uniform"  # then the places must not move within a run
     return Buffer(
         init=partial(_init, capacity),
@@ -79,27 +73,16 @@ def ring_buffer[X](
 
 
 def _init[X](capacity: int, example: X) -> RingState[X]:
-    records = jax.tree.map(lambda spec: jnp.zeros((capacity, *spec.shape), spec.dtype), record_spec(example))
-    return RingState(records, head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
+    return RingState(zero_rows(capacity, example), head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
 
 
 def _add[X](capacity: int, state: RingState[X], records: X, count: ArrayLike) -> RingState[X]:
-    chunk = next((np.shape(leaf)[0] for leaf in jax.tree.leaves(records) if np.ndim(leaf)), 0)
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape[1:]), leaf.dtype), state.records)
-    if mismatch := difference(expected, records):
-        raise RecordMismatchError(f"a chunk of records does not fit the buffer: {mismatch}; nothing was inserted")
-    if chunk > capacity:
-        raise InvalidValueError("add(records)", chunk, f"at most {capacity} rows", "add shorter chunks")
-    valid = jnp.clip(jnp.asarray(count).astype(jnp.int32), 0, chunk)
+    chunk, valid = valid_rows(state.records, records, count)
     offsets = jnp.arange(chunk, dtype=jnp.int32)
     # Padding goes to slots past the end, which the scatter drops; distinct ones, to keep the indices unique.
     slots = jnp.where(offsets < valid, (state.head + offsets) % capacity, capacity + offsets)
-
-    def write(stored: jax.Array, new: ArrayLike) -> jax.Array:
-        return stored.at[slots].set(jnp.asarray(new, stored.dtype), mode="drop", unique_indices=True)
-
     return RingState(
-        records=jax.tree.map(write, state.records, records),
+        records=write_rows(state.records, slots, records),
         head=(state.head + valid) % capacity,
         size=jnp.minimum(state.size + valid, capacity),
     )
@@ -108,12 +91,11 @@ def _add[X](capacity: int, state: RingState[X], records: X, count: ArrayLike) ->
 def _sample[X](
     capacity: int, sampling: Sampling, state: RingState[X], batch_size: int, position: ArrayLike, rng_key: jax.Array
 ) -> X:
-    if batch_size < 1:
-        raise InvalidValueError("sample(batch_size)", batch_size, "at least 1")
+    check_batch_size(batch_size)
     size = jnp.maximum(state.size, 1)  # an empty ring gives its zeros
     ages = _ages(sampling, size, batch_size, jnp.asarray(position), rng_key)
     slots = (state.head - state.size + ages) % capacity
-    return jax.tree.map(lambda stored: stored.at[slots].get(mode="promise_in_bounds"), state.records)
+    return read_rows(state.records, slots)
 
 
 def _ages(sampling: Sampling, size: jax.Array, batch_size: int, position: jax.Array, rng_key: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, frozen, value_difference
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
 from pamiq_jax.trainer import own
+from pamiq_jax.trees import difference
 from pamiq_jax.types import PyTree
 
 
@@ -31,7 +32,7 @@ def check_buffer(
     Its functions are pure, mean the same under `jit`, `vmap`, `lax.scan` and `eval_shape`, are traced once and
     keep the form of the state, whose memory can be donated. It never holds more than its capacity, ignores
     padding, gives only records that were put in, as soon as it holds `required(batch_size)` of them, and
-    the same batch for the same position and key.
+    the same batch for the same position and key. `can_sample` and `update` are checked if it has them.
 
     Args:
         buffer: the buffer.
@@ -63,6 +64,7 @@ def check_buffer(
     _check_sample(buffer, full, records, batch_size, rng_key)
     _check_required(fast, empty, records, chunk, batch_size, rng_key)
     _check_scans(fast, full, head, chunk, batch_size, rng_key)
+    _check_optional(buffer, full, batch_size)
 
 
 def _records(example: PyTree, number: int, rng: np.random.Generator) -> PyTree:
@@ -139,11 +141,15 @@ def _check_rows(function: str, batch: PyTree, records: PyTree, batch_size: int) 
     """Check shapes, and where a batch has the form of the records that each row is one of them."""
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     require(function, f"each leaf has {batch_size} rows", None if lengths == {(batch_size,)} else f"got {lengths}")
-    if jax.tree.structure(batch) != jax.tree.structure(records):
+    if jax.tree.structure(batch) != jax.tree.structure(records) or _row_shapes(batch) != _row_shapes(records):
         return
     strange = [row for row in _row_bytes(batch) if row not in set(_row_bytes(records))]
     problem = f"{len(strange)} of {batch_size} rows are none of them" if strange else None
     require(function, "a batch has only records that were added", problem)
+
+
+def _row_shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [np.shape(leaf)[1:] for leaf in jax.tree.leaves(tree)]
 
 
 def _row_bytes(tree: PyTree) -> list[bytes]:
@@ -168,3 +174,15 @@ def _check_scans(
     last = buffer.sample(state, batch_size, jnp.int32(2), rng_key)
     row = jax.tree.map(lambda leaf: leaf[2], batches)
     require("sample", "lax.scan(f) == f, f, f", value_difference(last, row, 1e-5))
+
+
+def _check_optional(buffer: Buffer[Any, Any, Any], state: Any, batch_size: int) -> None:
+    if buffer.can_sample is not None:
+        can = check_pure("can_sample", buffer.can_sample, (state,))
+        require("can_sample", "it gives a bool", difference(jax.ShapeDtypeStruct((), np.bool_), can))
+        check_traced("can_sample", buffer.can_sample, (state,), can)
+    if buffer.update is not None:
+        arguments = state, jnp.arange(batch_size, dtype=jnp.int32), jnp.linspace(1.0, 2.0, batch_size)
+        updated = check_pure("update", buffer.update, arguments)
+        check_kept("update", own(state), own(updated))
+        check_traced("update", buffer.update, arguments, updated)

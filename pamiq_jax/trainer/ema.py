@@ -111,7 +111,8 @@ def decayed(average: Params, params: Params, share: jax.Array) -> Params:
 def _wide(leaf: Any) -> Any:
     """Return the dtype to average in: a share of 0.001 is lost in half precision."""
     dtype = jnp.result_type(leaf)
-    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.inexact) else dtype
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.dtype(jnp.float32) if is_narrow else dtype
 
 
 def decay_at(decay: Decay, step: jax.Array) -> jax.Array:

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pamiq_jax.data import Buffer, Record, ring_buffer
+from pamiq_jax.data import (
+    Buffer,
+    Record,
+    mixed_buffer,
+    prioritized_buffer,
+    reservoir_buffer,
+    ring_buffer,
+    rollout_buffer,
+    sequence_buffer,
+)
+from pamiq_jax.errors import ContractError
 from pamiq_jax.testing import check_buffer
 
 EXAMPLES = {
@@ -25,6 +35,13 @@ BUFFERS: dict[str, Buffer[Any, Any, Any]] = {
     "in order": ring_buffer(6, sampling="in_order"),
     "on the host": ring_buffer(6, placement="host"),
     "of one": ring_buffer(1),
+    "reservoir": reservoir_buffer(6),
+    "rarely replacing": reservoir_buffer(6, expected_survival_length=100),
+    "sequence": sequence_buffer(6, window=3),
+    "episodes": sequence_buffer(6, window=1, burn_in=1, carry="action", ends_segment=lambda data: data["done"]),
+    "rollout": rollout_buffer(3, bootstrap=1),
+    "prioritized": prioritized_buffer(6),
+    "mixed": mixed_buffer([ring_buffer(6), reservoir_buffer(9), ring_buffer(4, sampling="epochs")], [2, 1, 1]),
 }
 
 
@@ -41,3 +58,16 @@ def test_any_example(example: Any) -> None:
 @pytest.mark.parametrize("chunk", [1, 5, 6])
 def test_any_chunk_up_to_the_capacity(chunk: int) -> None:
     check_buffer(BUFFERS["uniform"], EXAMPLES["scalar"], chunk=chunk)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"can_sample": lambda state: state.size}, r"can_sample: .*it gives a bool: .*expected bool\[\], got int32"),
+        ({"can_sample": lambda state: bool(state.size)}, "can_sample: .*it works under jax.jit"),
+        ({"update": lambda state, indices, priorities: state.size}, "update: .*are kept"),
+    ],
+)
+def test_what_a_buffer_may_have_is_checked_if_it_has_it(change: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_buffer(ring_buffer(6)._replace(**change), 0.0)

@@ -181,7 +181,8 @@ def test_says_what_it_needs() -> None:
     uniform, epochs, in_order = (ring_buffer(capacity=4, sampling=sampling) for sampling in SAMPLINGS)
     assert [buffer.required(32) for buffer in (uniform, epochs, in_order)] == [1, 32, 32]
     assert [buffer.stable_in_run for buffer in (uniform, epochs, in_order)] == [False, True, True]
-    assert ring_buffer(capacity=4, placement="host", example=0.0)[-2:] == ("host", 0.0)
+    on_host = ring_buffer(capacity=4, placement="host", example=0.0)
+    assert (on_host.placement, on_host.example) == ("host", 0.0)
 
 
 def test_buffer_bytes_is_what_the_state_takes() -> None:

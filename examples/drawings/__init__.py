@@ -1,0 +1,1 @@
+"""What the longer figures of the examples look like, apart from what is learned."""

@@ -1,0 +1,150 @@
+"""Replay by priority: what surprised the trainer most comes up most."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from pamiq_jax.data.buffer import Buffer, Placement
+from pamiq_jax.data.ring import RingState, ring_buffer
+from pamiq_jax.data.rows import check_batch_size, check_storage, last_of_each, read_rows
+from pamiq_jax.data.sum_tree import find_slots, set_masses, zero_sums
+from pamiq_jax.errors import InvalidValueError
+
+
+class PrioritizedState[X](flax.struct.PyTreeNode):
+    """A ring of the newest records with a mass for each, `priority ** alpha`.
+
+    Attributes:
+        ring: the records.
+        sums: float32 `[2 * leaves]`, the tree of sums over the masses.
+        largest: float32 `[]`, the largest mass so far, which a new record gets.
+    """
+
+    ring: RingState[X]
+    sums: jax.Array
+    largest: jax.Array
+
+
+class PrioritizedBatch[X](NamedTuple):
+    """A batch by priority, and what a step needs to learn from it without bias.
+
+    Attributes:
+        records: leaves `[B, ...]`.
+        indices: int32 `[B]`, for `Buffer.update`.
+        weights: float32 `[B]`, importance weights from 0 to 1, the largest of the batch being 1.
+    """
+
+    records: X
+    indices: jax.Array
+    weights: jax.Array
+
+
+def prioritized_buffer[X](
+    capacity: int,
+    *,
+    alpha: float = 0.6,
+    beta: float = 0.4,
+    placement: Placement = "device",
+    example: X | None = None,
+) -> Buffer[PrioritizedState[X], X, PrioritizedBatch[X]]:
+    """Return a buffer of the newest records that samples them in proportion to `priority ** alpha`.
+
+    Schaul et al., "Prioritized Experience Replay", ICLR 2016, arXiv:1511.05952, the proportional variant: new
+    records get the largest priority so far, a batch is stratified, and its importance weights are
+    `(size * probability) ** -beta` over their maximum. A step multiplies its losses by the weights and hands back
+    new priorities, usually `abs(error) + epsilon`; after the program that sampled, and before records are added,
+    `buffer.update(state, indices, priorities)` stores them. Indices are slots: a record that came in between
+    would get the priority of the one it replaced.
+
+    In `update` the last of several priorities for a record counts, one that is not finite counts as the largest so
+    far, and a negative one as 0. A record of priority 0 is not sampled. To anneal beta, give 1 here
+    and raise the weights to the power of the schedule within the step.
+
+    Args:
+        capacity: the number of records, from 1 to `2**29`.
+        alpha: how much priorities count, from 0, which is uniform, on.
+        beta: how much of the bias the weights take back, from 0 to 1.
+        placement: "device", or "host": the caller keeps the state on a CPU device and transfers batches.
+        example: one record, for a system that cannot know it from its agent and environment.
+
+    Raises:
+        InvalidValueError: an argument is outside its range.
+
+    Example:
+        >>> buffer = prioritized_buffer(capacity=4, alpha=1.0, beta=1.0)
+        >>> state = buffer.add(buffer.init(0.0), jnp.array([0.0, 10.0, 20.0]), 3)
+        >>> state = buffer.update(state, jnp.arange(3), jnp.array([1.0, 0.0, 2.0]))
+        >>> batch = buffer.sample(state, 3, 0, jax.random.key(0))
+        >>> batch.records.tolist(), batch.weights.tolist()
+        ([0.0, 20.0, 20.0], [1.0, 0.5, 0.5])
+    """
+    check_storage("prioritized_buffer", capacity, placement)
+    if capacity > 2**29:  # the tree has up to four times as many nodes as records, counted in int32
+        raise InvalidValueError("prioritized_buffer(capacity)", capacity, f"1 to {2**29}")
+    if not 0 <= alpha < np.inf:
+        raise InvalidValueError("prioritized_buffer(alpha)", alpha, "a finite number from 0 on")
+    if not 0 <= beta <= 1:
+        raise InvalidValueError("prioritized_buffer(beta)", beta, "0 to 1")
+    ring = ring_buffer(capacity, placement=placement, example=example)
+    return Buffer(
+        init=partial(_init, ring),
+        add=partial(_add, ring),
+        sample=partial(_sample, beta),
+        size=lambda state: state.ring.size,
+        required=ring.required,
+        capacity=capacity,
+        stable_in_run=False,
+        placement=placement,
+        example=example,
+        update=partial(_update, alpha),
+    )
+
+
+def _init[X](ring: Buffer[RingState[X], X, X], example: X) -> PrioritizedState[X]:
+    return PrioritizedState(ring.init(example), zero_sums(ring.capacity), jnp.ones((), jnp.float32))
+
+
+def _add[X](
+    ring: Buffer[RingState[X], X, X], state: PrioritizedState[X], records: X, count: ArrayLike
+) -> PrioritizedState[X]:
+    added = ring.add(state.ring, records, count)
+    offsets = jnp.arange(jax.tree.leaves(records)[0].shape[0], dtype=jnp.int32)
+    is_valid = offsets < jnp.asarray(count)
+    slots = jnp.where(is_valid, (state.ring.head + offsets) % ring.capacity, state.sums.size)
+    masses = jnp.broadcast_to(state.largest, slots.shape)
+    return state.replace(ring=added, sums=set_masses(state.sums, slots, masses))
+
+
+def _sample[X](
+    beta: float, state: PrioritizedState[X], batch_size: int, position: ArrayLike, rng_key: jax.Array
+) -> PrioritizedBatch[X]:
+    check_batch_size(batch_size)
+    within = jax.random.uniform(jax.random.fold_in(rng_key, position), (batch_size,))
+    strata = jnp.arange(batch_size, dtype=jnp.float32)
+    slots = find_slots(state.sums, (strata + within) * (state.sums[1] / batch_size))
+    masses = state.sums[state.sums.size // 2 + slots]
+    # Size and total cancel out. Without any mass the batch is not meaningful, and weighs nothing.
+    weights = jnp.where(masses > 0, (masses / jnp.min(masses)) ** -beta, 0.0)
+    return PrioritizedBatch(read_rows(state.ring.records, slots), slots, weights)
+
+
+def _update[X](
+    alpha: float, state: PrioritizedState[X], indices: jax.Array, priorities: jax.Array
+) -> PrioritizedState[X]:
+    if indices.shape != priorities.shape:
+        remedy = "give one priority for each index of the batch"
+        raise InvalidValueError("update(priorities)", priorities.shape, f"the shape {indices.shape} of indices", remedy)
+    slots, masses = indices.reshape(-1), jnp.maximum(priorities.reshape(-1).astype(jnp.float32), 0.0) ** alpha
+    masses = jnp.where(jnp.isfinite(masses), masses, state.largest)
+    outside = state.sums.size
+    is_stored = (slots >= 0) & (slots < state.ring.size)
+    slots = last_of_each(jnp.where(is_stored, slots, outside), outside)
+    largest = jnp.maximum(state.largest, jnp.max(jnp.where(is_stored, masses, 0.0), initial=0.0))
+    return state.replace(sums=set_masses(state.sums, slots, masses), largest=largest)

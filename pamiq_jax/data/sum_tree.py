@@ -1,0 +1,67 @@
+"""A binary tree of sums, in one array, that finds the slot at a point of the total in `log2` steps.
+
+Node 1 is the root, node `n` has the children `2n` and `2n + 1`, and the second half of the array are the
+leaves. Appendix B.2.1 of Schaul et al., "Prioritized Experience Replay", ICLR 2016, arXiv:1511.05952.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def zero_sums(capacity: int) -> jax.Array:
+    """Return a tree float32 `[2 * leaves]` of zeros, `leaves` being the next power of two.
+
+    Example:
+        >>> zero_sums(5).shape
+        (16,)
+    """
+    return jnp.zeros(2 << (capacity - 1).bit_length(), jnp.float32)
+
+
+def set_masses(sums: jax.Array, slots: jax.Array, masses: jax.Array) -> jax.Array:
+    """Return the tree with other masses at some leaves. Sums are formed anew, so no rounding error piles up.
+
+    Args:
+        sums: float32 `[2 * leaves]`.
+        slots: int32 `[N]`, not negative; those below `leaves` must differ, the others change nothing.
+        masses: float32 `[N]`, finite and not negative.
+
+    Example:
+        >>> sums = set_masses(zero_sums(3), jnp.array([0, 2]), jnp.array([1.0, 3.0]))
+        >>> sums.tolist()
+        [0.0, 4.0, 1.0, 3.0, 1.0, 0.0, 3.0, 0.0]
+    """
+    leaves = sums.size // 2
+    sums = sums.at[leaves + slots].set(masses, mode="drop")
+    nodes = leaves + jnp.minimum(slots, leaves - 1)  # the parents of an unchanged leaf may be summed again
+    for _ in range(leaves.bit_length() - 1):
+        nodes = nodes // 2
+        sums = sums.at[nodes].set(sums[2 * nodes] + sums[2 * nodes + 1])
+    return sums
+
+
+def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
+    """Return the slots, int32 `[N]`, whose masses, laid side by side, cover the points.
+
+    A slot without mass is never found unless there is no mass at all.
+
+    Args:
+        sums: float32 `[2 * leaves]`.
+        points: float32 `[N]`, from 0 to the total `sums[1]`.
+
+    Example:
+        >>> sums = set_masses(zero_sums(3), jnp.array([0, 2]), jnp.array([1.0, 3.0]))
+        >>> find_slots(sums, jnp.array([0.0, 0.9, 1.0, 4.0])).tolist()
+        [0, 0, 2, 2]
+    """
+    leaves = sums.size // 2
+    nodes = jnp.ones(points.shape, jnp.int32)
+    for _ in range(leaves.bit_length() - 1):
+        left, right = sums[2 * nodes], sums[2 * nodes + 1]
+        # Rounding may carry a point past the end, where nothing is.
+        goes_right = (points >= left) & (right > 0)
+        points = jnp.where(goes_right, points - left, points)
+        nodes = 2 * nodes + goes_right.astype(jnp.int32)
+    return nodes - leaves

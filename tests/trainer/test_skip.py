@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.trainer import custom_trainer, forwarded_leaves, gradient_trainer, skip_first
+
+KEY = jax.random.key(0)
+
+
+def loss_fn(w: jax.Array, batch: jax.Array, rng_key: jax.Array) -> Any:
+    return jnp.mean((w - batch) ** 2), {"rows": jnp.int32(3)}
+
+
+INNER = gradient_trainer(loss_fn, optax.adam(0.1))
+
+
+def bits(tree: Any) -> Any:
+    return [jax.random.key_data(leaf) if leaf.dtype == KEY.dtype else leaf for leaf in jax.tree.leaves(tree)]
+
+
+def test_the_first_runs_change_nothing_and_the_next_is_the_inner_ones_first() -> None:
+    trainer = skip_first(INNER, 2)
+    first = state = trainer.init(KEY, jnp.zeros(2))
+    for _ in range(2):
+        state = trainer.setup(state)
+        state, metrics = trainer.step(state, jnp.ones(2))
+        state = trainer.teardown(state)
+        assert jnp.isnan(metrics["loss"])
+        assert int(metrics["rows"]) == 0
+        assert all(jnp.array_equal(old, new) for old, new in zip(bits(first.inner), bits(state.inner), strict=True))
+    state, metrics = trainer.step(trainer.setup(state), jnp.ones(2))
+    alone, own_metrics = INNER.step(INNER.init(KEY, jnp.zeros(2)), jnp.ones(2))
+    assert float(metrics["loss"]) == float(own_metrics["loss"])
+    assert jnp.allclose(state.params, alone.params)
+    assert int(state.step) == 1
+
+
+def test_setup_and_teardown_are_skipped_too() -> None:
+    def more(state: Any) -> Any:
+        return state.replace(params=state.params + 1)
+
+    trainer = skip_first(INNER._replace(setup=more, teardown=more), 1)
+    state = trainer.teardown(trainer.setup(trainer.init(KEY, jnp.zeros(2))))
+    assert state.params.tolist() == [0, 0]
+    assert trainer.teardown(trainer.setup(state)).params.tolist() == [2, 2]
+
+
+def test_it_compiles_once_for_both() -> None:
+    traces: list[int] = []
+
+    def step(state: Any, batch: Any) -> Any:
+        traces.append(0)
+        return INNER.step(state, batch)
+
+    trainer = skip_first(INNER._replace(step=step), 1)
+    state, compiled = trainer.init(KEY, jnp.zeros(2)), jax.jit(trainer.step)
+    state, _ = compiled(trainer.setup(state), jnp.ones(2))
+    before = len(traces)
+    state, _ = compiled(trainer.setup(state), jnp.ones(2))
+    assert len(traces) == before
+    assert int(state.step) == 1
+
+
+def test_an_inner_trainer_without_setup_costs_no_copy() -> None:
+    trainer = skip_first(INNER, 1)
+    state = trainer.init(KEY, jnp.zeros(2))
+    assert set(range(len(jax.tree.leaves(state.inner)))) <= set(forwarded_leaves(trainer.setup, state))
+
+
+def test_what_cannot_be_skipped_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"skip_first\(runs\) is -1, expected an integer of at least 0"):
+        skip_first(INNER, -1)
+    untraced = custom_trainer(INNER.init, INNER.step, compiled=False)
+    with pytest.raises(InvalidValueError, match=r"skip_first\(trainer.compiled\) is False, .* can be traced"):
+        skip_first(untraced, 1)
