@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import SupportsIndex
 
-from pamiq_jax.conditions.arguments import INT32_MAX, checked_integer, checked_number, short_number
+from pamiq_jax.arguments import INT32_MAX, checked_integer, checked_number, short_number
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.function import Rule
 from pamiq_jax.conditions.progress import Progress, Wake

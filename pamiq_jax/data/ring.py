@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Buffer, Placement, record_spec
 from pamiq_jax.data.permutation import permuted_index
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
@@ -58,8 +59,7 @@ def ring_buffer[X](
         >>> buffer.sample(state, 3, 0, jax.random.key(0)).tolist()
         [1, 2, 3]
     """
-    if not 1 <= capacity <= _MAX_CAPACITY:
-        raise InvalidValueError("ring_buffer(capacity)", capacity, f"1 to {_MAX_CAPACITY}")
+    capacity = checked_integer("ring_buffer(capacity)", capacity, least=1, most=_MAX_CAPACITY)
     if sampling not in (names := get_args(Sampling.__value__)):
         raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, names))}")
     if placement not in ("device", "host"):

@@ -13,6 +13,8 @@ from pamiq_jax.runtime.clock import Clock
 
 STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
 ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
+STANDING = frozenset({SystemPhase.PAUSED, SystemPhase.STOPPED, SystemPhase.FAILED})
+"""Phases in which the system's clock stands still."""
 ENDED = frozenset({SystemPhase.STOPPED, SystemPhase.FAILED})
 
 
@@ -44,6 +46,7 @@ class Control:
         self._acknowledged = dict.fromkeys(workers, 0)
         self._is_paused = dict.fromkeys(workers, False)
         self._nudged: set[str] = set()
+        self._time_stands = False
         self._errors: list[WorkerError] = []
         self._raised = 0
         self.wakeups: Counter[str] = Counter()
@@ -74,10 +77,12 @@ class Control:
         self._phase = transition(self._phase, event)
         if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
             self._epoch += 1
-        if event is SystemEvent.ALL_PAUSED:
+        stands_still = self._phase in STANDING or (self._phase is SystemPhase.STOPPING and self._time_stands)
+        if stands_still and not self._time_stands:
             self._clock.pause()
-        if event is SystemEvent.RESUME:
+        elif self._time_stands and not stands_still:
             self._clock.resume()
+        self._time_stands = stands_still
         self._wake_all()
 
     def _wake_all(self) -> None:
@@ -163,6 +168,11 @@ class Control:
         """Keep an error for whoever waits for the system. The system goes on. Called from the workers."""
         with self._lock:
             self._errors.append(error)
+            self._changed.notify_all()
+
+    def notify(self) -> None:
+        """Have whoever waits look again, since something was published. Called from the training thread."""
+        with self._lock:
             self._changed.notify_all()
 
     def leave(self, worker: str, *, is_fatal: bool = False) -> None:

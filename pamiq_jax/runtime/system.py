@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions import Condition, always, as_condition, check_satisfiable
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
@@ -62,8 +63,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, value in (("batch_size", self.batch_size), ("steps", self.steps)):
-            if value < 1:
-                raise InvalidValueError(f"Schedule({name})", value, "an integer of at least 1")
+            checked_integer(f"Schedule({name})", value, least=1)
         chunk = self.steps_per_chunk
         if chunk is not None and (chunk < 1 or self.steps % chunk):
             divisors = [size for size in range(1, self.steps + 1) if self.steps % size == 0]
@@ -111,7 +111,7 @@ class Interaction:
     on_resumed: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.interval_seconds is not None and self.interval_seconds <= 0:
+        if self.interval_seconds is not None and not self.interval_seconds > 0:
             raise InvalidValueError(
                 "Interaction(interval_seconds)",
                 self.interval_seconds,
@@ -150,8 +150,7 @@ class Queue:
 
     def __post_init__(self) -> None:
         for name, value in (("capacity", self.capacity), ("chunk", self.chunk)):
-            if value < 1:
-                raise InvalidValueError(f"Queue({name})", value, "an integer of at least 1")
+            checked_integer(f"Queue({name})", value, least=1)
         if self.overflow not in ("drop_oldest", "drop_newest"):
             raise InvalidValueError("Queue(overflow)", self.overflow, '"drop_oldest" or "drop_newest"')
 

@@ -79,7 +79,7 @@ class TestCombinations:
 class TestNumbers:
     @pytest.mark.parametrize("name", ["batch_size", "steps"])
     def test_schedule_needs_positive_numbers(self, name: str) -> None:
-        with pytest.raises(InvalidValueError, match=rf"Schedule\({name}\) is 0, expected an integer of at least 1"):
+        with pytest.raises(InvalidValueError, match=rf"Schedule\({name}\) is 0, expected an integer from 1"):
             schedule(**{name: 0})
 
     @pytest.mark.parametrize("chunk", [0, 5, 24])
