@@ -13,20 +13,12 @@ GRU: Cho et al. 2014, arXiv:1406.1078. Stored carry: Kapturowski et al. 2019 (R2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-
-import pamiq_jax as pj
-from examples import figures
-from pamiq_jax.data import sequence_buffer
-from pamiq_jax.envs import GymnasiumEnvironment
 
 HIDDEN = 64
 IMAGINED = 16
@@ -115,9 +107,7 @@ def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> tuple[jax.Array, dic
 
     def errors(hidden: jax.Array, seen: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         predicted = follow(params["dynamics"], hidden, seen, actions)[1]
-        imagined, real = imagine_all(
-            params["dynamics"], hidden, seen, actions, steps=IMAGINED, every=IMAGINED
-        )
+        imagined, real = imagine_all(params["dynamics"], hidden, seen, actions, steps=IMAGINED, every=IMAGINED)
         return jnp.mean((predicted[:-1] - seen[1:]) ** 2), jnp.mean((imagined - real) ** 2)
 
     one, many = map(jnp.mean, jax.vmap(errors)(batch["hidden"], see(batch["observation"]), batch["action"]))

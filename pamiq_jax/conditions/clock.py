@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pamiq_jax.conditions.arguments import checked_fraction, checked_milliseconds, checked_number, short_number
+from pamiq_jax.arguments import checked_fraction, checked_milliseconds, checked_number, short_number
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.function import Rule
 from pamiq_jax.conditions.progress import Count, Progress, Truth, Wake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import SupportsIndex
 
-from pamiq_jax.conditions.arguments import checked_integer
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.function import Rule
 from pamiq_jax.conditions.progress import Wake

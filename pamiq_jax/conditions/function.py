@@ -9,7 +9,7 @@ from typing import Any, override
 import jax
 import numpy as np
 
-from pamiq_jax.conditions.arguments import checked_milliseconds, short_number
+from pamiq_jax.arguments import checked_milliseconds, short_number
 from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike
 from pamiq_jax.conditions.progress import Progress, Truth, Wake
 from pamiq_jax.errors import InvalidValueError

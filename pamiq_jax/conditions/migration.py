@@ -6,7 +6,7 @@ import functools
 import operator
 from typing import SupportsIndex, TypedDict
 
-from pamiq_jax.conditions.arguments import checked_integer
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.counts import always, min_new, min_size
 from pamiq_jax.errors import InvalidValueError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import SupportsIndex, override
 
-from pamiq_jax.conditions.arguments import INT32_MAX, checked_fraction, checked_integer, short_number
+from pamiq_jax.arguments import INT32_MAX, checked_fraction, checked_integer, short_number
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.progress import Count, Progress, Truth, Wake, larger
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Placement, record_spec
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 from pamiq_jax.trees import difference
@@ -24,8 +25,7 @@ def check_storage(factory: str, capacity: int, placement: Placement) -> None:
     Example:
         >>> check_storage("ring_buffer", 1000, "device")
     """
-    if not 1 <= capacity <= MAX_CAPACITY:
-        raise InvalidValueError(f"{factory}(capacity)", capacity, f"1 to {MAX_CAPACITY}")
+    checked_integer(f"{factory}(capacity)", capacity, least=1, most=MAX_CAPACITY)
     if placement not in ("device", "host"):
         raise InvalidValueError(f"{factory}(placement)", placement, "'device' or 'host'")
 

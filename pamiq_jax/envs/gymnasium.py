@@ -43,10 +43,11 @@ class GymnasiumEnvironment:
     """
 
     def __init__(self, environment: gymnasium.Env[Any, Any]) -> None:
+        name = "GymnasiumEnvironment(environment)"
         if isinstance(environment, gymnasium.vector.VectorEnv):
-            raise InvalidValueError(
-                "GymnasiumEnvironment(environment)", environment, "one environment", "use GymnasiumVectorEnvironment"
-            )
+            raise InvalidValueError(name, environment, "one environment", "use GymnasiumVectorEnvironment")
+        if not isinstance(environment, gymnasium.Env):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not type
+            raise InvalidValueError(name, environment, "an environment", "pass what gymnasium.make returns")
         self._environment = environment
         self._spec = _environment_spec(environment.observation_space, environment.action_space, ())
         self._observation: Any = _NOT_RESET

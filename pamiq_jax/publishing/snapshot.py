@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, override
+
+import jax
 
 from pamiq_jax.types import Params
+
+
+class PublishedParams(Mapping[str, Params]):
+    """Parameters by model name, read only all the way down.
+
+    Arrays cannot be written to, but dicts can. So dicts are made anew for whoever asks for a model: what a
+    reader, or the publisher, does to its own changes nobody else's.
+
+    Args:
+        params: parameters by model name.
+
+    Example:
+        >>> published = PublishedParams({"policy": {"bias": 1.0}})
+        >>> published["policy"]["bias"] = 2.0
+        >>> published["policy"]
+        {'bias': 1.0}
+    """
+
+    def __init__(self, params: Mapping[str, Params]) -> None:
+        known: dict[str, tuple[list[Any], Any]] = params._models if isinstance(params, PublishedParams) else {}
+        self._models = dict(known) or {name: jax.tree.flatten(model) for name, model in params.items()}
+
+    def replaced(self, params: Mapping[str, Params]) -> PublishedParams:
+        """Return these with some models replaced."""
+        result = PublishedParams(self)
+        result._models.update({name: jax.tree.flatten(model) for name, model in params.items()})
+        return result
+
+    @override
+    def __getitem__(self, name: str) -> Params:
+        leaves, treedef = self._models[name]
+        return treedef.unflatten(leaves)
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._models)
+
+    @override
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class Snapshot(NamedTuple):
@@ -32,9 +77,8 @@ class Snapshot(NamedTuple):
     @staticmethod
     def of(params: Mapping[str, Params], *, step: int = 0, published_at: float = 0.0) -> Snapshot:
         """Return version 0 with these parameters."""
-        return Snapshot(0, step, MappingProxyType(dict(params)), published_at)
+        return Snapshot(0, step, PublishedParams(params), published_at)
 
     def succeeded_by(self, params: Mapping[str, Params], *, step: int, published_at: float) -> Snapshot:
         """Return the next version: these models replaced, all the others as they were."""
-        merged = MappingProxyType({**self.params, **params})
-        return Snapshot(self.version + 1, step, merged, published_at)
+        return Snapshot(self.version + 1, step, PublishedParams(self.params).replaced(params), published_at)

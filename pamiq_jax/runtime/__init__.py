@@ -4,6 +4,8 @@ from pamiq_jax.runtime.agent import Agent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
+from pamiq_jax.runtime.events import OnTransition, Transition
+from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.launch import Run, WaitResult, launch
 from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
@@ -30,6 +32,7 @@ __all__ = [
     "LockstepResult",
     "MetricRow",
     "Model",
+    "OnTransition",
     "Programs",
     "PythonAgent",
     "Queue",
@@ -39,8 +42,10 @@ __all__ = [
     "Status",
     "System",
     "TrainReport",
+    "TrainerHandle",
     "TrainerRun",
     "TrainerStatus",
+    "Transition",
     "VirtualClock",
     "WaitResult",
     "compile_system",

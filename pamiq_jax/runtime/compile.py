@@ -65,6 +65,11 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         system=system,
         acting=acting,
         add={name: _compile_add(system, name, run.state, examples[name]) for name, run in buffers.items()},
+        can_sample={
+            name: jax.jit(can_sample).lower(buffers[name].state).compile()
+            for name, buffer in system.buffers.items()
+            if (can_sample := buffer.can_sample) is not None
+        },
         trainers={name: _compile_schedule(system, name, runs[name], buffers) for name in system.trainers},
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,

@@ -15,6 +15,8 @@ from pamiq_jax.runtime.events import OnTransition, Transition
 
 STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
 ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
+STANDING = frozenset({SystemPhase.PAUSED, SystemPhase.STOPPED, SystemPhase.FAILED})
+"""Phases in which the system's clock stands still."""
 ENDED = frozenset({SystemPhase.STOPPED, SystemPhase.FAILED})
 
 
@@ -48,6 +50,7 @@ class Control:
         self._is_paused = dict.fromkeys(workers, False)
         self._nudged: set[str] = set()
         self._calls: dict[str, deque[Callable[[], None]]] = {worker: deque() for worker in workers}
+        self._time_stands = False
         self._errors: list[WorkerError] = []
         self._subscribers = subscribers
         self._untold: dict[int, list[Transition]] = {}  # by the thread that made them
@@ -83,10 +86,12 @@ class Control:
         self._note("system", before, event, self._phase)
         if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
             self._epoch += 1
-        if event is SystemEvent.ALL_PAUSED:
+        stands_still = self._phase in STANDING or (self._phase is SystemPhase.STOPPING and self._time_stands)
+        if stands_still and not self._time_stands:
             self._clock.pause()
-        if event is SystemEvent.RESUME:
+        elif self._time_stands and not stands_still:
             self._clock.resume()
+        self._time_stands = stands_still
         self._wake_all()
 
     def _note(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
@@ -202,6 +207,11 @@ class Control:
         """Keep an error for whoever waits for the system. The system goes on. Called from the workers."""
         with self._lock:
             self._errors.append(error)
+            self._changed.notify_all()
+
+    def notify(self) -> None:
+        """Have whoever waits look again, since something was published. Called from the training thread."""
+        with self._lock:
             self._changed.notify_all()
 
     def leave(self, worker: str, *, is_fatal: bool = False) -> None:

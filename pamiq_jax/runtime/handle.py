@@ -41,7 +41,7 @@ class TrainerHandle:
             values: by name, for example `learning_rate=1e-4`.
 
         Raises:
-            UnknownNameError: it is fixed in the optimizer, or does not exist; the message says what can be changed.
+            InvalidValueError: it is fixed in the optimizer, or does not exist; the message says what can be changed.
             TimeoutError: the training thread did not come to it.
         """
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -15,7 +16,7 @@ from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.control import ENDED, STARTING, Control, worker_error
+from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_error
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
@@ -33,7 +34,7 @@ class WaitResult(StrEnum):
     TIMEOUT = "timeout"
     """The time is over; the system goes on."""
     ENDED = "ended"
-    """The system was stopped."""
+    """The system was stopped, or has failed; `run.status` says which."""
     INTERRUPTED = "interrupted"
     """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
 
@@ -82,8 +83,13 @@ def launch(
         (1, <SystemPhase.STOPPED: 'stopped'>)
     """
     lock = None if directory is None else DirectoryLock(directory)
-    clock = RealClock(time_scale)
-    return Run(system, lock, clock, seed, strict, on_metrics, on_interaction, on_transition)
+    try:
+        clock = RealClock(time_scale)
+        return Run(system, lock, clock, seed, strict, on_metrics, on_interaction, on_transition)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
 
 
 class Run:
@@ -126,6 +132,7 @@ class Run:
         targets = {TRAINING: self._workers.train, INFERENCE: self._workers.infer}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
         self._has_stopped = False
+        self._stopping = threading.Lock()
         SwitchInterval.shorten()
         # Threads that call JAX while the interpreter goes down can crash it.
         atexit.register(self.stop)
@@ -158,14 +165,22 @@ class Run:
                 The agent goes on acting when it was a trainer that failed.
         """
         try:
-            has_ended = self._control.wait(seconds, lambda: self._control.phase in ENDED)
+            with self._stopped_by_interrupt():
+                has_ended = self._control.wait(seconds, lambda: self._control.phase in ENDED)
         except KeyboardInterrupt:
-            self.stop()
             return WaitResult.INTERRUPTED
         return WaitResult.ENDED if has_ended else WaitResult.TIMEOUT
 
+    @contextlib.contextmanager
+    def _stopped_by_interrupt(self) -> Generator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
     def wait_until_ready(self, timeout: float = 600.0) -> None:
-        """Sleep until everything is compiled and version 0 is published.
+        """Sleep until everything is compiled and version 0 is published. An interrupt stops the system.
 
         Args:
             timeout: seconds.
@@ -177,20 +192,33 @@ class Run:
         control = self._control
         if self._workers.ready is not None and control.phase not in STARTING:
             return  # a worker's later failure is for `wait` to raise
-        if not control.wait(timeout, lambda: control.phase not in STARTING):
+        with self._stopped_by_interrupt():
+            is_ready = control.wait(timeout, lambda: control.phase not in STARTING)
+        if not is_ready:
             raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
 
     def wait_for_version(self, version: int, timeout: float) -> Snapshot:
         """Sleep until a version or a later one is published, and return the newest snapshot.
+
+        An interrupt stops the system.
 
         Args:
             version: the least version to wait for.
             timeout: seconds.
 
         Raises:
-            TimeoutError: naming the newest version.
+            WorkerError: a worker failed meanwhile; its `__cause__` says why.
+            TimeoutError: naming the newest version, also if the system has ended.
         """
-        return self._cells.store.wait_for(version, timeout)
+        store, control = self._cells.store, self._control
+
+        def is_there() -> bool:
+            return store.latest.version >= version
+
+        with self._stopped_by_interrupt():
+            if not is_there():
+                control.wait(timeout, lambda: is_there() or control.phase in ENDING)
+        return store.wait_for(version, timeout=0)
 
     @property
     def _cells(self) -> Cells:
@@ -219,12 +247,14 @@ class Run:
     def resume(self, timeout: float = 60.0) -> None:
         """Go on from where `pause` stopped.
 
+        Does nothing if the system runs.
+
         Args:
             timeout: seconds.
 
         Raises:
             PauseTimeoutError: a worker did not answer in time.
-            InvalidTransitionError: the system is not paused.
+            InvalidTransitionError: the system neither runs nor is paused.
         """
         self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
 
@@ -237,16 +267,21 @@ class Run:
         Raises:
             TimeoutError: a thread is in a tick that does not end.
         """
-        if self._has_stopped:
-            return
+        with self._stopping:  # whoever comes second waits until it is done
+            if not self._has_stopped:
+                self._stop(timeout)
+
+    def _stop(self, timeout: float) -> None:
         self._control.send(SystemEvent.STOP)
         for thread in self._threads:
             thread.join(timeout)
-        if late := [thread.name for thread in self._threads if thread.is_alive()]:
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if not late and not self._rows.close(timeout):
+            late = ["pamiq-metrics"]
+        if late:
             raise TimeoutError(
                 f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
             )
-        self._rows.close(timeout)
         self._has_stopped = True
         SwitchInterval.restore()
         atexit.unregister(self.stop)

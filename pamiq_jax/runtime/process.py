@@ -55,24 +55,31 @@ class SwitchInterval:
 
 
 class CompileCounter:
-    """Counts what some threads compile, from `start` to `stop`.
-
-    Args:
-        threads: names of the threads to count for.
+    """Counts what the threads that ask for it compile, from `start` to `stop`.
 
     Example:
-        >>> import jax, jax.numpy as jnp, threading
-        >>> counter = CompileCounter((threading.current_thread().name,))
+        >>> import jax
+        >>> counter = CompileCounter()
+        >>> counter.watch("this thread")
         >>> counter.start()
         >>> x = jax.jit(lambda x: x * 7 + 3)(1.0)
         >>> counter.stop()
-        >>> counter.total > 0
+        >>> counter.of("this thread") == counter.total > 0
         True
     """
 
-    def __init__(self, threads: tuple[str, ...]) -> None:
-        self._threads = frozenset(threads)
+    def __init__(self) -> None:
+        # By the thread itself: systems give their threads the same names, and numbers are used again.
+        self._names: dict[threading.Thread, str] = {}
         self._counts: Counter[str] = Counter()
+
+    def watch(self, name: str) -> None:
+        """Count for the calling thread from here on.
+
+        Args:
+            name: to ask for the count by.
+        """
+        self._names[threading.current_thread()] = name
 
     def start(self) -> None:
         """Begin to count."""
@@ -88,13 +95,13 @@ class CompileCounter:
 
     def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _BACKEND_COMPILE:
-            name = threading.current_thread().name
-            if name in self._threads:
+            name = self._names.get(threading.current_thread())
+            if name is not None:
                 self._counts[name] += 1
 
-    def of(self, thread: str) -> int:
+    def of(self, name: str) -> int:
         """Return how many programs a thread has compiled."""
-        return self._counts[thread]
+        return self._counts[name]
 
     @property
     def total(self) -> int:

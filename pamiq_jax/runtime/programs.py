@@ -23,6 +23,7 @@ class Programs(NamedTuple):
         system: what it was compiled from.
         acting: the agent; None without an interaction.
         add: `(buffer state, chunk) -> buffer state` by buffer name; donates the state.
+        can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
         fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
@@ -31,6 +32,7 @@ class Programs(NamedTuple):
     system: System
     acting: Acting | None
     add: Mapping[str, Callable[[PyTree, Chunk[Any]], PyTree]]
+    can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool

@@ -70,8 +70,8 @@ class MetricRows:
             self._waiting.append((row, metrics))
             self._changed.notify()
 
-    def close(self, timeout: float) -> None:
-        """Write what is waiting and end the thread.
+    def close(self, timeout: float) -> bool:
+        """Write what is waiting, end the thread, and return whether it has ended in time.
 
         Args:
             timeout: seconds.
@@ -80,6 +80,7 @@ class MetricRows:
             self._is_closed = True
             self._changed.notify()
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         receivers = [] if self._on_metrics is None else [self._on_metrics]

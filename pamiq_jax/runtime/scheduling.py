@@ -70,10 +70,17 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         if (missing := required - int(now[key].size)) > 0:
             reason = f"has {now[key].size} of the {required} records that a batch is drawn from"
             decision = Decision(False, reason if decision.go else decision.reason, Wake(records=missing))
+        elif decision.go and not _can_sample(programs, learner, source.buffer):
+            decision = Decision(False, "has no batch that could be drawn, for example no whole window", Wake(records=1))
         decisions.append(decision._replace(reason=f"{key}: {decision.reason}" if key else decision.reason))
     refusals = [decision for decision in decisions if not decision.go]
     reason = " and ".join(decision.reason for decision in refusals or decisions)
     return Decision(not refusals, reason, earliest([decision.wake for decision in refusals]))
+
+
+def _can_sample(programs: Programs, learner: LearnerState, buffer: str) -> bool:
+    can_sample = programs.can_sample.get(buffer)
+    return can_sample is None or bool(can_sample(learner.buffers[buffer].state))
 
 
 def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> str | None:

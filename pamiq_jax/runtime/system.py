@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
@@ -93,13 +94,11 @@ class Schedule:
     on_resumed: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InvalidValueError("Schedule(steps)", self.steps, "an integer of at least 1")
-        if self.weight <= 0:
+        checked_integer("Schedule(steps)", self.steps, least=1)
+        if not self.weight > 0:
             raise InvalidValueError("Schedule(weight)", self.weight, "more than 0")
         for source in self.sources.values():
-            if source.batch_size < 1:
-                raise InvalidValueError("Schedule(batch_size)", source.batch_size, "an integer of at least 1")
+            checked_integer("Schedule(batch_size)", source.batch_size, least=1)
         chunk = self.steps_per_chunk
         if chunk is not None and (chunk < 1 or self.steps % chunk):
             divisors = [size for size in range(1, self.steps + 1) if self.steps % size == 0]
@@ -160,7 +159,7 @@ class Interaction:
     on_resumed: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.interval_seconds is not None and self.interval_seconds <= 0:
+        if self.interval_seconds is not None and not self.interval_seconds > 0:
             raise InvalidValueError(
                 "Interaction(interval_seconds)",
                 self.interval_seconds,
@@ -199,8 +198,7 @@ class Queue:
 
     def __post_init__(self) -> None:
         for name, value in (("capacity", self.capacity), ("chunk", self.chunk)):
-            if value < 1:
-                raise InvalidValueError(f"Queue({name})", value, "an integer of at least 1")
+            checked_integer(f"Queue({name})", value, least=1)
         if self.overflow not in ("drop_oldest", "drop_newest"):
             raise InvalidValueError("Queue(overflow)", self.overflow, '"drop_oldest" or "drop_newest"')
 

@@ -158,7 +158,8 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
     state, metrics = trainer.chunk(run.state, buffers, run.chunk * trainer.steps, run.run_key)
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
-        check_alive(in_use)
+        for params in in_use:
+            check_alive(params)
     return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
 
 

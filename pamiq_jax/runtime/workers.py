@@ -70,7 +70,7 @@ class Workers:
         on_interaction: Callable[[InferReport], Any] | None,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
-        self.compiles = CompileCounter((INFERENCE, TRAINING))
+        self.compiles = CompileCounter()
         self.ready: Ready | None = None
         self.learner: LearnerState | None = None
         self.actor: ActorState | None = None
@@ -84,9 +84,10 @@ class Workers:
 
     def train(self) -> None:
         """Compile, publish version 0, then train until the system ends. The training thread's target."""
+        self.compiles.watch(TRAINING)
         try:
             ready = self._make_ready()
-        except Exception as error:  # whatever it is, the owner is told
+        except BaseException as error:  # whatever it is, SystemExit too, the owner is told
             self.compiles.stop()
             self.control.report_error(worker_error("compile", error))
             self.control.leave(TRAINING, is_fatal=True)
@@ -94,7 +95,7 @@ class Workers:
         try:
             if ready is not None:
                 self._train_until_end(ready)
-        except Exception as error:
+        except BaseException as error:
             # The agent goes on with the newest snapshot.
             self.control.report_error(worker_error(TRAINING, error))
         finally:
@@ -158,6 +159,8 @@ class Workers:
         self.metrics[name] = report.metrics
         row = MetricRow(name, self.clock.now() - ready.at, learner.trainers[name].steps, report.version, {})
         self.rows.put(row, report.metrics)
+        if report.version is not None:
+            self.control.notify()
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:
         if wake.records is not None:
@@ -179,11 +182,12 @@ class Workers:
 
     def infer(self) -> None:
         """Act until the system ends. The inference thread's target."""
+        self.compiles.watch(INFERENCE)
         interaction = self.system.interaction
         assert interaction is not None
         try:
             self._infer_until_end(interaction)
-        except Exception as error:  # nothing acts any more: the system has failed
+        except BaseException as error:  # nothing acts any more: the system has failed
             self.control.report_error(worker_error(INFERENCE, error))
             self.control.leave(INFERENCE, is_fatal=True)
         finally:

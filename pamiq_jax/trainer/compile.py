@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -108,6 +108,7 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
             batch = sample(buffer_state, jax.device_put(np.int32(position + offset)), rng_key)
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
+            _check_scalars(metrics)
             state = new_state
             history.append(jax.device_get(metrics))
         # In numpy: a jax operation here would be compiled while the agent acts.
@@ -122,10 +123,19 @@ def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
     Raises:
         StepStructureError: naming the leaf, what was expected and what came.
     """
-    new_state, metrics = jax.eval_shape(trainer.step, state, batch)
+    output = jax.eval_shape(trainer.step, state, batch)
+    if not (isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Mapping)):
+        raise StepStructureError(
+            f"step returned {type(output).__name__}, expected (state, metrics); return `state, {{}}`"
+        )
+    new_state, metrics = output
     _check_same_form("step", state, new_state)
+    _check_scalars(metrics)
+
+
+def _check_scalars(metrics: Metrics) -> None:
     for name, metric in zip(trees.leaf_names(metrics), jax.tree.leaves(metrics), strict=True):
-        if metric.shape != ():
+        if np.shape(metric) != ():
             raise StepStructureError(
                 f"step returned the metric {name} as {trees.describe_leaf(metric)}, expected a scalar; "
                 "reduce it, for example with jnp.mean"
@@ -142,7 +152,7 @@ def _check_same_form(function: str, state: Any, new_state: Any) -> None:
 
 def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S]:
     _check_same_form(name, state, jax.eval_shape(function, state))
-    return jit_forwarding(function, state)
+    return jit_forwarding(function, state, in_place=True)
 
 
 def _compile_chunk[S](

@@ -30,8 +30,14 @@ def forwarded_leaves(function: Callable[[Any], PyTree], argument: PyTree) -> dic
     return {index: inputs[out] for index, out in variables if out in inputs}
 
 
-def jit_forwarding[A, R](function: Callable[[A], R], argument: A) -> Callable[[A], R]:
+def jit_forwarding[A, R](function: Callable[[A], R], argument: A, *, in_place: bool = False) -> Callable[[A], R]:
     """Return a function compiled ahead of time that hands unchanged leaves through uncopied.
+
+    Args:
+        function: a function that can be traced.
+        argument: of the form that will be used, with real arrays.
+        in_place: copy a leaf that is handed through to another place than it came from. In a state that
+            is partly donated, one array must not stand in two places, nor change from kept to donated.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,6 +47,8 @@ def jit_forwarding[A, R](function: Callable[[A], R], argument: A) -> Callable[[A
         True
     """
     forwarded = forwarded_leaves(function, argument)
+    if in_place:
+        forwarded = {index: source for index, source in forwarded.items() if index == source}
     treedef = jax.tree.structure(jax.eval_shape(function, argument))
     computed = [index for index in range(treedef.num_leaves) if index not in forwarded]
 

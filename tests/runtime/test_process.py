@@ -104,9 +104,11 @@ class TestSwitchInterval:
 
 class TestCompileCounter:
     def test_only_its_threads_and_only_between_start_and_stop(self) -> None:
-        counter = CompileCounter(("pamiq-counted",))
+        counter = CompileCounter()
 
         def compile_something(size: int) -> None:
+            if threading.current_thread().name == "pamiq-counted":
+                counter.watch("pamiq-counted")
             jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((size,), jnp.float32)).compile()
 
         def in_thread(name: str, size: int) -> None:

@@ -44,14 +44,24 @@ class TestNames:
 
 
 class TestCombinations:
-    def test_two_trainers_for_one_model(self) -> None:
-        with pytest.raises(InvalidValueError, match=r"trainers of model 'policy' is \['a', 'b'\], expected one"):
-            fed_system(trainers={"a": schedule(), "b": schedule()})
-
-    def test_a_trainer_of_everything_counts_for_every_model(self) -> None:
+    def test_what_several_trainers_train_is_handed_on(self) -> None:
         everything = learner()._replace(trains=None, publishes=None)
-        with pytest.raises(InvalidValueError, match="name the models of each trainer with `trains`"):
-            fed_system(trainers={"a": schedule(trainer=everything), "b": schedule()})
+        system = fed_system(trainers={"a": schedule(trainer=everything), "b": schedule()})
+        assert system.handed_on == {"policy"}
+        assert fed_system(trainers={"a": schedule()}).handed_on == set()
+
+    def test_a_model_that_stays_as_it_is(self) -> None:
+        with pytest.raises(InvalidValueError, match="Model 'policy' train is False, expected True, since trainer 'a'"):
+            fed_system(models={"policy": pj.Model(jnp.zeros(3), train=False)}, trainers={"a": schedule()})
+
+    def test_trainers_that_wait_in_a_circle(self) -> None:
+        trainers = {"a": schedule(after=("b",)), "b": schedule(after=("a",))}
+        with pytest.raises(InvalidValueError, match=r"Schedule\(after\) is '. -> . -> .', expected an order"):
+            fed_system(trainers=trainers)
+
+    def test_after_a_trainer_that_does_not_exist(self) -> None:
+        with pytest.raises(UnknownNameError, match="no trainer is named 'c'"):
+            fed_system(trainers={"a": schedule(after=("c",))})
 
     def test_published_but_hidden_from_inference(self) -> None:
         models = {"policy": pj.Model(jnp.zeros(3)), "average": pj.Model(jnp.zeros(3), infer=False)}
@@ -79,7 +89,7 @@ class TestCombinations:
 class TestNumbers:
     @pytest.mark.parametrize("name", ["batch_size", "steps"])
     def test_schedule_needs_positive_numbers(self, name: str) -> None:
-        with pytest.raises(InvalidValueError, match=rf"Schedule\({name}\) is 0, expected an integer of at least 1"):
+        with pytest.raises(InvalidValueError, match=rf"Schedule\({name}\) is 0, expected an integer from 1"):
             schedule(**{name: 0})
 
     @pytest.mark.parametrize("chunk", [0, 5, 24])

@@ -73,7 +73,7 @@ class TestRun:
             ("fit", None, [CHUNK_DONE]),
             ("fit", 1, [STEPS_DONE, PUBLISHED, TORN_DOWN]),
         ]
-        assert (bench.run().steps, bench.run().sampled, bench.run().runs) == (6, 12, 1)
+        assert (bench.run().steps, bench.run().finished, bench.run().runs) == (6, 1, 1)
         np.testing.assert_array_equal(bench.cells.store.latest.params["policy"], np.full(3, 6.0))
         assert bench.cells.store.latest.step == 6
 
@@ -110,15 +110,15 @@ class TestDecisions:
         bench.feed(4)
         for _ in range(3):
             assert bench.tick().trainer is None
-            assert bench.run().last == pj.Progress()
+            assert bench.run().last == {}
         bench.feed(1)
         bench.tick()
-        assert bench.run().last.inserted == 5
+        assert bench.run().last[""].inserted == 5
         bench.feed(9)
         bench.tick()  # the second chunk of the run under way
-        assert (bench.run().last.inserted, bench.run().phase) == (5, TrainerPhase.WAITING)
+        assert (bench.run().last[""].inserted, bench.run().phase) == (5, TrainerPhase.WAITING)
         bench.tick()
-        assert bench.run().last.inserted == 14
+        assert bench.run().last[""].inserted == 14
 
     def test_a_veto_costs_nothing(self) -> None:
         is_open = False
@@ -172,7 +172,7 @@ class TestDecisions:
             bench = Bench(several({name: counting(name) for name in "abc"}, steps=2, steps_per_chunk=1))
             bench.feed(2)
             orders.append("".join(bench.tick().trainer for _ in range(12)))
-        assert orders == ["aabbccaabbcc", "aabbccaabbcc"]
+        assert orders == ["abcabcabcabc", "abcabcabcabc"]
 
     def test_only_those_that_may_run_take_turns(self) -> None:
         system = several({name: counting(name) for name in "abc"})

@@ -1,4 +1,4 @@
-"""Check the arguments of the condition factories."""
+"""Check numbers that users give."""
 
 from __future__ import annotations
 
