@@ -5,7 +5,7 @@ Alpaydin and Kaynak 1998, doi:10.24432/C50P49. They are shipped in scikit-learn;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class DigitStream:
     """An environment that shows one digit after the other, for ever, and is indifferent to what is done.
 
     Args:
-        images: `[N, 64]`.
+        images: `[N, 64]`; all are shown, in random order, before any is shown again.
         action: example of what an agent does.
     """
 
@@ -55,12 +55,12 @@ class DigitStream:
         self._images = images
 
     def reset(self, seed: int) -> None:
-        """Begin with another digit, in another order."""
-        self._random = np.random.default_rng(seed)
+        """Begin in an order that the seed decides."""
+        self._stream = _for_ever(self._images, np.random.default_rng(seed))
 
     def observe(self) -> np.ndarray:
-        """Return one of the images `[64]`."""
-        return self._random.choice(self._images)
+        """Return the next image `[64]`."""
+        return next(self._stream)
 
     def affect(self, action: Any) -> Mapping[str, Any]:
         """Take no notice."""
@@ -68,6 +68,11 @@ class DigitStream:
 
     def close(self) -> None:
         """Hold nothing that would have to be released."""
+
+
+def _for_ever(images: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
+    while True:
+        yield from images[random.permutation(len(images))]
 
 
 def observation(record: Mapping[str, Any]) -> np.ndarray:

@@ -19,7 +19,8 @@ import optax
 
 import pamiq_jax as pj
 from examples import figures
-from examples.digits import PIXELS, Digits, DigitStream, load_digits, observation, one_of_each, tile
+from examples.digits import PIXELS, Digits, DigitStream, load_digits, observation, one_of_each
+from examples.drawings.vae import draw
 
 LATENTS = 12
 STEPS = 16
@@ -103,42 +104,10 @@ def main(interactions: int = 4_000) -> None:
     blind = mean_image_error(train, test)
     print(f"held-out error {error:.4f}, the mean image's {blind:.4f}: {blind / error:.1f} times as much")
     print(f"inference has seen {result.snapshot.version} versions of: {', '.join(result.snapshot.params)}")
-    print(draw(params, test, [float(metrics["error"]) for _, metrics in result.metrics], error, blind))
-
-
-def draw(params: Mapping[str, Any], test: Digits, errors: list[float], error: float, blind: float) -> Any:
-    """Draw the errors of all chunks, held-out digits with their reconstructions, and samples; return the path."""
-    figure = figures.new_figure(
-        f"Digits it has never seen come back with 1/{blind / error:.0f} of the mean image's error",
-        f"a variational autoencoder from {PIXELS} pixels to {LATENTS} numbers and back; while it learned, "
-        f"{len(errors):,} versions of its encoder were published",
-        height=5.05,
-    )
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.15))
-    _draw_errors(left.subplots(), errors, blind)
-    pairs, samples = right.subplots(2, 1)
-    originals = [one_of_each(test, nth) for nth in range(2)]
-    rows = [row for images in originals for row in (images, reconstruct(params, images))]
-    for axes, title, images in (
-        (pairs, "Held-out digits, and below each what came back", np.concatenate(rows)),
-        (samples, "Random codes, decoded: digits that nobody wrote", sample(params, 40)),
-    ):
-        axes.imshow(tile(images, 10), cmap="Greys", vmin=0, vmax=1)
-        axes.set_title(title, fontsize=10.5, fontweight="bold")
-        axes.set_axis_off()
-    return figures.save(figure, "vae")
-
-
-def _draw_errors(axes: Any, errors: list[float], blind: float) -> None:
-    steps = STEPS * np.arange(1, len(errors) + 1)
-    axes.semilogy(steps, errors, color=figures.BLUE, linewidth=2)
-    for height, text in ((blind, "the mean image"), (blind / 3, "a third of it")):
-        axes.axhline(height, color=figures.GRAY, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(text, (steps[-1], height * 1.05), ha="right", color=figures.GRAY, fontsize=9)
-    axes.set(title="Squared error of a pixel", xlabel="training steps", xlim=(0, steps[-1]))
-    axes.set_yticks([0.02, 0.05, 0.1], ["0.02", "0.05", "0.1"])
-    axes.minorticks_off()
-    figures.tidy(axes)
+    originals = np.concatenate([one_of_each(test, nth) for nth in range(2)])
+    errors = [float(metrics["error"]) for _, metrics in result.metrics]
+    figure = draw(errors, (error, blind), originals, reconstruct(params, originals), sample(params, 40), STEPS)
+    print(f"figure: {figures.save(figure, 'vae')}")
 
 
 if __name__ == "__main__":
