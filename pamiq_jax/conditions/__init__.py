@@ -5,7 +5,7 @@ from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_d
 from pamiq_jax.conditions.counts import always, min_new, min_size
 from pamiq_jax.conditions.function import as_condition, when
 from pamiq_jax.conditions.migration import MigratedArguments, migrated
-from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake
+from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "as_condition",
     "check_satisfiable",
     "every_seconds",
+    "first_change",
     "fresh",
     "max_duty",
     "migrated",

@@ -83,7 +83,12 @@ class Decision(NamedTuple):
 
 
 def first_change(wakes: Sequence[Wake], of_all: bool) -> Wake:
-    """Return when the first of several answers can change, or `of_all` when the last of them can have."""
+    """Return when the first of several answers can change, or `of_all` when the last of them can have.
+
+    Example:
+        >>> first_change([Wake(records=5), Wake(records=3, milliseconds=100)], of_all=False)
+        Wake(records=3, milliseconds=100)
+    """
     columns = [[hint for hint in column if hint is not None] for column in zip(*wakes, strict=True)]
     latest = Wake(*(max(hints, default=None) for hints in columns))
     # A thread wakes at whichever comes first, so `latest` is too late where one part needs 10 records or 1 s and

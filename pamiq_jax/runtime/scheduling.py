@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pamiq_jax.conditions import Decision, Progress, Wake
+from pamiq_jax.conditions import Decision, Progress, Wake, first_change
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Programs
@@ -36,7 +36,7 @@ def choose(
             learner = learner.with_trainer(name, run._replace(reason=decision.reason))
             (able.append(name) if decision.go else wakes.append(decision.wake))
     if not able:
-        return learner, None, earliest(wakes)
+        return learner, None, first_change(wakes, of_all=False)
     trainers = programs.system.trainers
     chosen = min(able, key=lambda name: (-trainers[name].priority, used_by(learner, name)))
     turn = (names.index(chosen) + 1) % len(names)
@@ -75,7 +75,7 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         decisions.append(decision._replace(reason=f"{key}: {decision.reason}" if key else decision.reason))
     refusals = [decision for decision in decisions if not decision.go]
     reason = " and ".join(decision.reason for decision in refusals or decisions)
-    return Decision(not refusals, reason, earliest([decision.wake for decision in refusals]))
+    return Decision(not refusals, reason, first_change([decision.wake for decision in refusals], of_all=False))
 
 
 def _can_sample(programs: Programs, learner: LearnerState, buffer: str) -> bool:
@@ -120,15 +120,3 @@ def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clo
             newest_ms=learner.buffers[source.buffer].newest_ms,
         )
     return result
-
-
-def earliest(wakes: list[Wake]) -> Wake:
-    """Return the first of what several trainers wait for.
-
-    Example:
-        >>> earliest([Wake(records=5), Wake(records=3, milliseconds=100)])
-        Wake(records=3, milliseconds=100)
-    """
-    records = [wake.records for wake in wakes if wake.records is not None]
-    milliseconds = [wake.milliseconds for wake in wakes if wake.milliseconds is not None]
-    return Wake(min(records, default=None), min(milliseconds, default=None))
