@@ -19,22 +19,16 @@ def result(world: object) -> pj.LockstepResult:
     return pj.run_lockstep(example.make_system(world, learns_world=False, steps=600), 680, check_donation=True)
 
 
-def mean_reward(world: object, policy: Any) -> float:
-    lives = [live(example.agent, {"dynamics": world, "policy": policy}, 150, seed=seed) for seed in range(3)]
-    return float(np.mean([life["reward"] for life in lives]))
-
-
 def dreamed_wish(world: object, policy: Any, life: Mapping[str, Any]) -> float:
     hidden, seen, noise = life["hidden"], life["seen"], np.zeros((50, len(life["seen"]), 1), np.float32)
     _, dreamed = jax.jit(example.dream)({"dynamics": world, "policy": policy}, hidden, seen, noise)
     return float(np.mean(example.wish(dreamed)))
 
 
-def test_the_wish_is_fulfilled_in_dreams_and_partly_outside(world: object, result: pj.LockstepResult) -> None:
+def test_the_wish_is_fulfilled_in_dreams(world: object, result: pj.LockstepResult) -> None:
     learned, untrained = result.snapshot.params["policy"], example.init_networks(0)["policy"]
     life = live(explorer, {"dynamics": world}, 100, seed=1)
     assert dreamed_wish(world, learned, life) > dreamed_wish(world, untrained, life) + 0.5
-    assert mean_reward(world, learned) > 0.9 * mean_reward(world, untrained)  # rewards are negative
 
 
 def test_the_world_stays_as_it_was_and_the_value_stays_inside(world: object, result: pj.LockstepResult) -> None:
