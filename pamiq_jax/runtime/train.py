@@ -14,7 +14,7 @@ from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import published_params
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.scheduling import choose, progress, used_by
-from pamiq_jax.runtime.state import Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
+from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_alive, check_not_donated
 from pamiq_jax.types import Metrics
@@ -76,8 +76,8 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
             waiting -= chunk.count
             buffer = learner.buffers[name]
             state = programs.add[name](buffer.state, chunk)
-            added = buffer._replace(inserted=buffer.inserted + chunk.count, newest_ms=int(clock.now() * 1000))
-            learner = learner.with_buffer(name, added._replace(state=state))
+            inserted, newest_ms = buffer.inserted + chunk.count, int(clock.now() * 1000)
+            learner = learner.with_buffer(name, BufferRun(state, inserted, newest_ms))
     return learner
 
 
@@ -151,15 +151,15 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
 
 def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[TrainerRun, Metrics]:
     trainer = work.trainer
-    in_use = (dict(work.cells.store.latest.params), dict(learner.models))
     if work.programs.check_donation:
+        in_use = (dict(work.cells.store.latest.params), dict(learner.models))
         check_not_donated(in_use, trainer.plan.donated_part(run.state))
     buffers = {key: learner.buffers[source.buffer].state for key, source in work.schedule.sources.items()}
     state, metrics = trainer.chunk(run.state, buffers, run.chunk * trainer.steps, run.run_key)
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
-        for params in in_use:
-            check_alive(params)
+        for params in (work.cells.store.latest.params, learner.models):
+            check_alive(dict(params))
     return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
 
 

@@ -143,8 +143,8 @@ class Workers:
         assert self.ready is not None
         run = self.learner.trainers[name]
         self.learner = self.learner.with_trainer(name, run._replace(state=state))
-        row = MetricRow(name, self.clock.now() - self.ready.at, run.steps, None, {})
-        self.rows.put(row, {f"set_{key}": np.asarray(value) for key, value in values.items()})
+        changed = {f"set_{key}": np.asarray(value) for key, value in values.items()}
+        self._put_row(self.ready, name, run.steps, None, changed)
 
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after
@@ -157,10 +157,12 @@ class Workers:
             self.control.report_error(worker_error(f"trainer {name}", report.error))
             return
         self.metrics[name] = report.metrics
-        row = MetricRow(name, self.clock.now() - ready.at, learner.trainers[name].steps, report.version, {})
-        self.rows.put(row, report.metrics)
+        self._put_row(ready, name, learner.trainers[name].steps, report.version, report.metrics)
         if report.version is not None:
             self.control.notify()
+
+    def _put_row(self, ready: Ready, name: str, steps: int, version: int | None, metrics: Mapping[str, Any]) -> None:
+        self.rows.put(MetricRow(name, self.clock.now() - ready.at, steps, version, {}), metrics)
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:
         if wake.records is not None:
