@@ -19,13 +19,13 @@ from pamiq_jax.demo.recorder import Recorder
 from pamiq_jax.demo.report import summarize, write_report
 from pamiq_jax.errors import DirectoryInUseError
 from pamiq_jax.lifecycle import SystemPhase
-from pamiq_jax.runtime import InferenceStatus, Run, Status, WaitResult, launch
+from pamiq_jax.runtime import Run, Status, WaitResult, launch
 
 type Show = Callable[[Frame], None]
 """Shows a moment to the user."""
 
 _LOOK_SECONDS = 0.2
-_NOTHING = Status(SystemPhase.NEW, InferenceStatus(), 0, {}, 0, ())
+_NOTHING = Status(SystemPhase.NEW, {}, 0, {}, 0, ())
 
 
 def run_cartpole(*, seed: int = 0, seconds: float = 60.0, plain: bool = False, directory: Path | None = None) -> int:

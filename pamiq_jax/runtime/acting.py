@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError
+from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
 from pamiq_jax.runtime.agent import Agent, PythonAgent
+from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
-from pamiq_jax.runtime.system import Interaction, System
+from pamiq_jax.runtime.system import System
 from pamiq_jax.trainer import own
 from pamiq_jax.types import Params, PyTree
 
@@ -22,8 +24,8 @@ class ActFn(Protocol):
 
     def __call__(
         self, params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
-    ) -> tuple[PyTree, PyTree, Mapping[str, Any]]:
-        """Return the next carry, and action and extras as numpy arrays.
+    ) -> tuple[PyTree, PyTree, Mapping[str, Any] | None]:
+        """Return the next carry, and action and extras as numpy arrays; no extras for a fallback action.
 
         Args:
             params: one snapshot's parameters by model name.
@@ -42,12 +44,14 @@ class Acting(NamedTuple):
         copy: returns an observation as numpy arrays of its own. Environments write into the array
             they returned, and a JAX computation or a record may still need it then.
         act: the agent.
+        resets: returns of a tick's feedback whether the next one begins with a new carry; `()` if none ever does.
     """
 
     interaction: Interaction
     collects: Mapping[str, Callable[[dict[str, Any]], PyTree]]
     copy: Callable[[PyTree], PyTree]
     act: ActFn
+    resets: Callable[[Mapping[str, Any]], PyTree]
 
 
 def first_actor(interaction: Interaction, rng_key: jax.Array) -> ActorState:
@@ -56,36 +60,87 @@ def first_actor(interaction: Interaction, rng_key: jax.Array) -> ActorState:
     Args:
         interaction: whose agent it is.
         rng_key: `key[]`, kept.
+
+    Raises:
+        InvalidValueError: the flag that the carry is renewed at is none, or does not fit the carry.
     """
     agent = interaction.agent
-    carry = own(agent.init(rng_key)) if isinstance(agent, Agent) else ()
-    return ActorState(carry=carry, rng_key=own(rng_key))
+    if not isinstance(agent, Agent):
+        return ActorState(carry=(), rng_key=own(rng_key))
+    carry = own(agent.init(rng_key))
+    flag = _reset_flag(agent, interaction.environment.spec.feedback, carry)
+    return ActorState(carry, own(rng_key), resets=() if flag is None else np.zeros(flag.shape, np.bool_))
+
+
+def _reset_flag(agent: Agent[Any], feedback: Mapping[str, Any], carry: PyTree) -> jax.ShapeDtypeStruct | None:
+    if agent.resets_on is None:
+        return None
+    if agent.resets_on not in feedback:
+        raise UnknownNameError("flag in the feedback", agent.resets_on, feedback, "Agent(resets_on)")
+    flag: jax.ShapeDtypeStruct = trees.spec_of(feedback[agent.resets_on])
+    if flag.dtype != np.bool_ or len(flag.shape) > 1:
+        raise InvalidValueError("Agent(resets_on)", trees.describe_leaf(flag), "a flag bool[] or bool[N]")
+    for name, leaf in zip(trees.leaf_names(carry), jax.tree.leaves(carry), strict=True):
+        if np.shape(leaf)[: len(flag.shape)] != flag.shape:
+            form, expected = trees.describe_leaf(leaf), f"an axis of {flag.shape[0]} in front, as the flag has"
+            raise InvalidValueError(f"Agent.init's carry {name}", form, expected, "to renew the rows that it names")
+    return flag
 
 
 def acting_program(
-    system: System, interaction: Interaction, params: Mapping[str, Params], actor: ActorState
+    system: System, name: str, params: Mapping[str, Params], actor: ActorState
 ) -> tuple[Acting, dict[str, PyTree]]:
     """Return what acts, and the form of the records that come of it.
 
     Args:
         system: what the interaction belongs to.
-        interaction: agent and environment.
+        name: of the interaction.
         params: version 0.
         actor: the state before the first tick.
     """
+    interaction = system.interactions[name]
     agent, spec = interaction.agent, interaction.environment.spec
+    resets_on = agent.resets_on if isinstance(agent, Agent) else None
     if isinstance(agent, Agent):
         act, extras = _compile_agent(agent, params, actor, spec.observation, spec.action)
     else:
         act, extras = _python_act(agent, spec.action), agent.extras
+    if interaction.fallback is not None:
+        check_fallback(interaction.fallback, spec.observation, spec.action)
     fed = ["observation", "action", *spec.feedback, *extras]
     if repeated := sorted({name for name in fed if fed.count(name) > 1}):
         expected = "other names than those of observation, action and feedback"
         raise InvalidValueError("names of the agent's extras and the environment's feedback", repeated, expected)
     parts = {"observation": spec.observation, "action": spec.action, **spec.feedback, **extras}
-    return Acting(interaction, system.collects(), observation_copier(spec.observation), act), {
-        name: trees.spec_of(part) for name, part in parts.items()
+
+    def resets(feedback: Mapping[str, Any]) -> PyTree:
+        return () if resets_on is None else np.array(feedback[resets_on], np.bool_)
+
+    return Acting(interaction, system.collects(name), observation_copier(spec.observation), act, resets), {
+        part: trees.spec_of(value) for part, value in parts.items()
     }
+
+
+def check_fallback(fallback: FallbackFn, observation: PyTree, action: PyTree) -> None:
+    """Raise if a fallback's action, tried on zeros, is not of the form that the environment takes.
+
+    Args:
+        fallback: `(observation, last action) -> action`.
+        observation: example: arrays or specs.
+        action: the same.
+
+    Raises:
+        RecordMismatchError: naming the leaf.
+
+    Example:
+        >>> check_fallback(lambda observation, last_action: last_action, np.zeros(3), np.zeros(2))
+        >>> check_fallback(lambda observation, last_action: observation, np.zeros(3), np.zeros(2))
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.RecordMismatchError: the fallback's action differs from the environment's spec: leaf the ...
+    """
+    zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), trees.spec_of((observation, action)))
+    check_action("fallback", zeros[1], fallback(*zeros))
 
 
 def observation_copier(example: PyTree) -> Callable[[PyTree], PyTree]:
@@ -123,9 +178,17 @@ def _becomes(array: np.ndarray[Any, Any], dtype: Any) -> bool:
     return jax.dtypes.canonicalize_dtype(array.dtype) == dtype
 
 
-def _check_action(expected: PyTree, action: PyTree) -> None:
+def check_action(who: str, expected: PyTree, action: PyTree) -> None:
+    """Raise if an action is not of the form that the environment takes.
+
+    Raises:
+        RecordMismatchError: saying whose it is and naming the leaf.
+
+    Example:
+        >>> check_action("agent", np.zeros(2), np.zeros(2))
+    """
     if (problem := trees.difference(expected, action)) is not None:
-        raise RecordMismatchError(f"the agent's action differs from the environment's spec: {problem}")
+        raise RecordMismatchError(f"the {who}'s action differs from the environment's spec: {problem}")
 
 
 def _tick_words(tick: int) -> np.ndarray[Any, Any]:
@@ -135,28 +198,42 @@ def _tick_words(tick: int) -> np.ndarray[Any, Any]:
 def _compile_agent(
     agent: Agent[Any], params: Mapping[str, Params], actor: ActorState, observation: PyTree, action_spec: PyTree
 ) -> tuple[ActFn, Mapping[str, Any]]:
-    def act(params: Mapping[str, Params], carry: Any, observation: PyTree, rng_key: jax.Array, tick: jax.Array) -> Any:
+    def act(params: Any, carry: Any, resets: Any, observation: PyTree, rng_key: jax.Array, tick: jax.Array) -> Any:
         rng_key = jax.random.fold_in(jax.random.fold_in(rng_key, tick[0]), tick[1])
+        carry = _renewed(agent, carry, resets, rng_key)
         output: Any = agent.act(params, carry, observation, rng_key)
         if not (isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 3):
             raise StepStructureError(f"Agent.act returned {type(output).__name__}, expected (carry, action, extras)")
         return output
 
-    arguments = (dict(params), actor.carry, trees.spec_of(observation), actor.rng_key, _tick_words(0))
+    arguments = (dict(params), actor.carry, actor.resets, trees.spec_of(observation), actor.rng_key, _tick_words(0))
     carry, action, extras = jax.eval_shape(act, *arguments)
     if (problem := trees.difference(actor.carry, carry)) is not None:
         raise StepStructureError(f"Agent.act returned a carry of another form than Agent.init's: {problem}")
-    _check_action(action_spec, action)
+    check_action("agent", action_spec, action)
     compiled = jax.jit(act).lower(*arguments).compile()
 
     def program(
         params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
     ) -> tuple[PyTree, PyTree, Mapping[str, Any]]:
-        outputs = compiled(dict(params), actor.carry, observation, actor.rng_key, _tick_words(actor.tick))
+        words = _tick_words(actor.tick)
+        outputs = compiled(dict(params), actor.carry, actor.resets, observation, actor.rng_key, words)
         action, extras = jax.device_get(outputs[1:])
         return outputs[0], action, extras
 
     return program, extras
+
+
+def _renewed(agent: Agent[Any], carry: Any, resets: Any, rng_key: jax.Array) -> Any:
+    """Return the carry, new where the flag says so. The key is another one than the agent acts with."""
+    if agent.resets_on is None:
+        return carry
+    new = agent.init(jax.random.fold_in(rng_key, 1))
+    return jax.tree.map(
+        lambda fresh, old: jnp.where(jnp.reshape(resets, resets.shape + (1,) * (old.ndim - resets.ndim)), fresh, old),
+        new,
+        carry,
+    )
 
 
 def _python_act(agent: PythonAgent, action_spec: PyTree) -> ActFn:
@@ -164,7 +241,7 @@ def _python_act(agent: PythonAgent, action_spec: PyTree) -> ActFn:
         params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
     ) -> tuple[PyTree, PyTree, Mapping[str, Any]]:
         action, extras = agent.act(params, observation)
-        _check_action(action_spec, action)
+        check_action("agent", action_spec, action)
         return actor.carry, action, extras
 
     return program

@@ -46,6 +46,9 @@ class Agent[C](NamedTuple):
         act: `(params, carry, observation, rng_key) -> (carry, action, extras)`; extras is a dict whose
             entries are recorded beside observation and action.
         init: `(rng_key) -> carry`; by default `()`.
+        resets_on: the name of a flag in the environment's feedback: in the tick after one where it was set, the
+            agent acts with a new carry. For Gymnasium's environments that is "autoreset". A flag `[N]` of several
+            environments renews the rows of a carry whose leaves are `[N, ...]`. None never forgets.
 
     Example:
         >>> agent = Agent(lambda params, carry, observation, rng_key: (carry, observation @ params["policy"], {}))
@@ -55,6 +58,7 @@ class Agent[C](NamedTuple):
 
     act: ActFn[C]
     init: CarryFn[C] = _no_carry
+    resets_on: str | None = None
 
 
 @runtime_checkable

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import graphlib
+from collections.abc import Mapping
+from typing import Any
 
 from pamiq_jax.conditions import check_satisfiable
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.runtime.agent import Agent
+from pamiq_jax.runtime.interaction import Interaction
 from pamiq_jax.runtime.system import Schedule, System
 
 
@@ -22,11 +26,28 @@ def check_system(system: System) -> None:
         _check_models(system, f"trainer {name!r}", schedule)
         _check_data(system, f"trainer {name!r}", schedule)
     _check_order(system)
-    fed = {} if system.interaction is None else system.interaction.collect or {}
-    for names, where in ((fed, "Interaction(collect)"), (system.queues, "System(queues)")):
-        for buffer in names:
+    _check_interactions(system)
+    for buffer in system.queues:
+        if buffer not in system.buffers:
+            raise UnknownNameError("buffer", buffer, system.buffers, "System(queues)")
+
+
+def _check_interactions(system: System) -> None:
+    given: Any = system.interaction
+    if given is not None and not isinstance(given, Interaction | Mapping):
+        raise InvalidValueError(
+            "System(interaction)", type(given).__name__, "an Interaction, or a dict of them by name"
+        )
+    worlds: dict[int, str] = {}
+    for name, interaction in system.interactions.items():
+        for buffer in interaction.collect or ():
             if buffer not in system.buffers:
-                raise UnknownNameError("buffer", buffer, system.buffers, where)
+                raise UnknownNameError("buffer", buffer, system.buffers, f"Interaction(collect) of {name!r}")
+        for part in (interaction.environment, interaction.agent):
+            is_shared = worlds.setdefault(id(part), name) != name and not isinstance(part, Agent)
+            if is_shared:
+                others = f"one of its own: {worlds[id(part)]!r} has it too, in another thread"
+                raise InvalidValueError(f"interaction {name!r}", type(part).__name__, others)
 
 
 def _check_names(system: System, where: str, schedule: Schedule) -> None:

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pamiq_jax import trees
 from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
-from pamiq_jax.errors import InvalidValueError, PublishMismatchError
+from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError
 from pamiq_jax.publishing import check_finite
-from pamiq_jax.runtime.acting import acting_program, first_actor
+from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
+from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
-from pamiq_jax.runtime.state import BufferRun, LearnerState, TrainerRun
+from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.runtime.system import Model, Schedule, System
 from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer, own
 from pamiq_jax.types import Params, PyTree
@@ -55,11 +57,13 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
     base = jax.random.key(seed)
     runs = {name: _first_run(system, name, base) for name in system.trainers}
     params = _first_params(system, runs)
-    acting, record, actor = None, None, None
-    if system.interaction is not None:
-        actor = first_actor(system.interaction, _named_key(base, "agent"))
-        acting, record = acting_program(system, system.interaction, params, actor)
-    examples = {name: _example(system, name, record) for name in system.buffers}
+    acting: dict[str, Acting] = {}
+    actors: dict[str, ActorState] = {}
+    records: dict[str, dict[str, PyTree]] = {}
+    for name, interaction in system.interactions.items():
+        actors[name] = first_actor(interaction, _named_key(base, AGENT if name == AGENT else f"{AGENT} {name}"))
+        acting[name], records[name] = acting_program(system, name, params, actors[name])
+    examples = {name: _example(system, name, records) for name in system.buffers}
     buffers = {name: _first_buffer(system.buffers[name], example) for name, example in examples.items()}
     programs = Programs(
         system=system,
@@ -75,7 +79,7 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         check_donation=check_donation,
     )
     models = {name: own(system.models[name].params) for name in system.handed_on}
-    return Compiled(programs, LearnerState(runs, buffers, models), actor, params, examples)
+    return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
 
 
 def _named_key(base: jax.Array, name: str) -> jax.Array:
@@ -159,18 +163,28 @@ def _publish_function(system: System, name: str) -> Callable[[Any], Any]:
     return publish_cast
 
 
-def _example(system: System, name: str, record: dict[str, PyTree] | None) -> PyTree:
+def _example(system: System, name: str, records: Mapping[str, dict[str, PyTree]]) -> PyTree:
+    """Return the form of a buffer's records, which is the same from wherever they come."""
     example = system.buffers[name].example
-    if example is not None:
-        return record_spec(example)
-    selectors = system.collects()
-    if record is None or name not in selectors:
+    forms = {} if example is None else {"its example": record_spec(example)}
+    for interaction, record in records.items():
+        select = system.collects(interaction).get(name)
+        if select is not None:
+            # On arrays, as it will be called: a selector may be plain numpy code.
+            zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), record)
+            forms[f"interaction {interaction!r}"] = record_spec(select(zeros))
+    if not forms:
         raise InvalidValueError(
             f"buffer {name!r} example", None, "one record", "no interaction feeds it: pass `example=`"
         )
-    # On arrays, as it will be called: a selector may be plain numpy code.
-    zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), record)
-    return record_spec(selectors[name](zeros))
+    (first, form), *others = forms.items()
+    for other, its_form in others:
+        if (problem := trees.difference(form, its_form)) is not None:
+            remedy = "give the interaction a `collect` that stores that form, or no entry for this buffer"
+            raise RecordMismatchError(
+                f"buffer {name!r}: {other} feeds it other records than {first}: {problem}; {remedy}"
+            )
+    return form
 
 
 def _device(buffer: Buffer[Any, Any, Any]) -> Any:

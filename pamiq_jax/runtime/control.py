@@ -111,6 +111,17 @@ class Control:
                     name = getattr(subscriber, "__name__", repr(subscriber))
                     self.report_error(worker_error(f"on_transition {name}", error))
 
+    def subscribe(self, subscriber: OnTransition) -> Callable[[], None]:
+        """Tell a function of each transition from here on; return what ends that. Called from any thread."""
+        with self._lock:
+            self._subscribers = (*self._subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
+
+        return unsubscribe
+
     def transition(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
         """Tell of a transition of another machine. Called from the thread that made it."""
         with self._lock:
@@ -208,6 +219,11 @@ class Control:
         with self._lock:
             self._errors.append(error)
             self._changed.notify_all()
+
+    def is_last(self, worker: str, kind: str) -> bool:
+        """Return whether no other living worker's name starts with `kind`."""
+        with self._lock:
+            return not any(other.startswith(kind) for other in self._acknowledged if other != worker)
 
     def notify(self) -> None:
         """Have whoever waits look again, since something was published. Called from the training thread."""
@@ -312,8 +328,29 @@ class Control:
             return until()
 
 
+def named_hook(name: str, hook: Callable[[], None] | None) -> Callable[[], None] | None:
+    """Return a hook that, if it raises, raises a `WorkerError` with its name in it; None for none.
+
+    Example:
+        >>> named_hook("on_paused of trainer 'vae'", lambda: 1 / 0)()
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.WorkerError: worker "on_paused of trainer 'vae'" failed: ZeroDivisionError: division by zero
+    """
+    if hook is None:
+        return None
+
+    def named() -> None:
+        try:
+            hook()
+        except Exception as error:
+            raise worker_error(name, error) from error
+
+    return named
+
+
 def worker_error(worker: str, cause: BaseException) -> WorkerError:
-    """Return a `WorkerError` whose `__cause__` is set, without raising it.
+    """Return a `WorkerError` whose `__cause__` is set, without raising it; one that says already what failed, as it is.
 
     Args:
         worker: the name of the thread or trainer.
@@ -323,6 +360,8 @@ def worker_error(worker: str, cause: BaseException) -> WorkerError:
         >>> worker_error("trainer 'vae'", ValueError("bad")).__cause__
         ValueError('bad')
     """
+    if isinstance(cause, WorkerError):
+        return cause
     error = WorkerError(worker, cause)
     error.__cause__ = cause
     return error

@@ -19,12 +19,13 @@ from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_error
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
+from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
 from pamiq_jax.runtime.rows import MetricRows, OnMetrics, floats
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
-from pamiq_jax.runtime.status import BufferStatus, Status, TrainerStatus
+from pamiq_jax.runtime.status import Status, TrainerStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.workers import INFERENCE, TRAINING, Workers
+from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
 
 
@@ -115,7 +116,7 @@ class Run:
     ) -> None:
         self.system = system
         self._lock = lock
-        names = (TRAINING,) if system.interaction is None else (TRAINING, INFERENCE)
+        names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if on_transition is None else (on_transition,))
         path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
         self._rows = MetricRows(path, on_metrics, self._metrics_failed)
@@ -129,7 +130,7 @@ class Run:
             on_interaction=on_interaction,
         )
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
-        targets = {TRAINING: self._workers.train, INFERENCE: self._workers.infer}
+        targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
         self._has_stopped = False
         self._stopping = threading.Lock()
@@ -290,6 +291,26 @@ class Run:
 
     # Looking, and bringing data.
 
+    def subscribe(self, on_transition: OnTransition) -> Callable[[], None]:
+        """Tell a function of each transition of each machine from here on, and return what ends that.
+
+        Args:
+            on_transition: called on the thread that makes the transition. What it raises is reported with its
+                name, and stops nobody.
+
+        Example:
+            >>> import jax.numpy as jnp, pamiq_jax as pj
+            >>> seen = []
+            >>> with pj.launch(pj.System(models={"m": pj.Model(jnp.zeros(()))})) as run:
+            ...     run.wait_until_ready()
+            ...     unsubscribe = run.subscribe(lambda transition: seen.append(str(transition.after)))
+            ...     run.pause()
+            ...     unsubscribe()
+            >>> seen
+            ['pausing', 'paused']
+        """
+        return self._control.subscribe(on_transition)
+
     @property
     def snapshot(self) -> Snapshot:
         """The newest published snapshot. Waits until the system is ready."""
@@ -341,7 +362,7 @@ class Run:
         ready, learner = workers.ready, workers.learner
         status = Status(
             phase=control.phase,
-            inference=workers.inference,
+            interactions={name: worker.status for name, worker in workers.inference.items()},
             compiles_after_ready=workers.compiles.total if ready is not None else 0,
             wakeups=dict(control.wakeups),
             metrics_dropped=self._rows.dropped,
@@ -353,7 +374,7 @@ class Run:
             seconds=workers.clock.now() - ready.at,
             version=ready.cells.store.latest.version,
             trainers=_trainer_statuses(workers, learner),
-            buffers=_buffer_statuses(self.system, ready.cells, learner),
+            buffers=buffer_statuses(self.system, ready.cells, learner),
         )
 
 
@@ -369,12 +390,3 @@ def _trainer_statuses(workers: Workers, learner: LearnerState) -> dict[str, Trai
         )
         for name, run in learner.trainers.items()
     }
-
-
-def _buffer_statuses(system: System, cells: Cells, learner: LearnerState) -> dict[str, BufferStatus]:
-    statuses: dict[str, BufferStatus] = {}
-    for name, collector in cells.collectors.items():
-        seen, dropped, pending = collector.counts
-        capacity = system.buffers[name].capacity
-        statuses[name] = BufferStatus(min(learner.buffers[name].inserted, capacity), capacity, seen, dropped, pending)
-    return statuses

@@ -10,10 +10,14 @@ from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.infer import infer_tick
-from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, TrainReport
+from pamiq_jax.runtime.inferring import reset_interaction
+from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, TrainReport, only_actor
+from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.types import Metrics
+
+_FREE_INTERVAL_SECONDS = 0.001
 
 
 class LockstepResult(NamedTuple):
@@ -21,17 +25,22 @@ class LockstepResult(NamedTuple):
 
     Attributes:
         learner: the training side's last state.
-        actor: the inference side's last state.
+        actors: the inference side's last states, by the names of the interactions.
         snapshot: the newest snapshot.
         metrics: `(trainer, metrics)` of each chunk, in order.
-        dropped: records lost on the way to a buffer, by buffer name.
+        buffers: what has been seen, dropped, inserted and sampled, by buffer name.
     """
 
     learner: LearnerState
-    actor: ActorState
+    actors: dict[str, ActorState]
     snapshot: Snapshot
     metrics: tuple[tuple[str, Metrics], ...]
-    dropped: dict[str, int]
+    buffers: dict[str, BufferStatus]
+
+    @property
+    def actor(self) -> ActorState:
+        """The last state of the only interaction."""
+        return only_actor(self.actors)
 
 
 def run_lockstep(
@@ -45,11 +54,13 @@ def run_lockstep(
 ) -> LockstepResult:
     """Return what a system becomes after a number of interactions, each followed by training ticks.
 
-    With an environment that is deterministic for its seed, two calls give the same result bit for bit.
+    With an environment that is deterministic for its seed, two calls give the same result bit for bit. Of several
+    interactions the one that is due first on the virtual clock ticks next; one without an interval is due every
+    millisecond.
 
     Args:
         system: one with an interaction. Its environment is reset with `seed` first.
-        interactions: inference ticks.
+        interactions: inference ticks, of all interactions together.
         seed: of all randomness.
         train_ticks: training ticks, that is chunks at the most, after each interaction.
         check_donation: have each chunk prove that it deletes no published array.
@@ -81,40 +92,29 @@ def run_lockstep(
         >>> first.snapshot.version, bool(first.snapshot.params["mean"] == second.snapshot.params["mean"])
         (10, True)
     """
-    if system.interaction is None:
+    if not system.interactions:
         raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
     if interactions < 0 or train_ticks < 0:
         raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
     clock = VirtualClock()
     compiled = compile_system(system, seed=seed, check_donation=check_donation)
-    programs, learner, actor, cells = compiled.programs, compiled.learner, compiled.actor, compiled.cells()
-    assert actor is not None
-    reset(system, seed)
+    programs, learner, actors, cells = compiled.programs, compiled.learner, dict(compiled.actors), compiled.cells()
+    for name in system.interactions:
+        reset_interaction(system, name, seed)
     history: list[tuple[str, Metrics]] = []
+    due = dict.fromkeys(system.interactions, 0.0)
     for _ in range(interactions):
-        actor, inferred = infer_tick(programs, actor, cells, clock)
+        name = min(due, key=lambda name: due[name])
+        clock.advance(due[name] - clock.now())
+        due[name] += system.interactions[name].interval_seconds or _FREE_INTERVAL_SECONDS
+        actors[name], inferred = infer_tick(programs, actors[name], cells, clock, name)
         if on_interaction is not None:
             on_interaction(inferred)
         for _ in range(train_ticks):
             learner, report = train_tick(programs, learner, cells, clock)
             _note(report, history)
-        clock.advance(system.interaction.interval_seconds or 0.001)
-    dropped = {name: collector.counts.dropped for name, collector in cells.collectors.items()}
-    return LockstepResult(learner, actor, cells.store.latest, tuple(history), dropped)
-
-
-def reset(system: System, seed: int) -> None:
-    """Start the environment, and an agent that is a Python object, anew.
-
-    Args:
-        system: one with an interaction.
-        seed: for both.
-    """
-    assert system.interaction is not None
-    system.interaction.environment.reset(seed)
-    agent = system.interaction.agent
-    if not isinstance(agent, tuple):
-        agent.reset(seed)
+    buffers = buffer_statuses(system, cells, learner)
+    return LockstepResult(learner, actors, cells.store.latest, tuple(history), buffers)
 
 
 def _note(report: TrainReport, history: list[tuple[str, Metrics]]) -> None:

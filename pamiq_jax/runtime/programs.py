@@ -10,7 +10,7 @@ import jax
 from pamiq_jax.data import Chunk, Collector
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
-from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
+from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
 from pamiq_jax.runtime.system import System
 from pamiq_jax.trainer import TrainerPrograms
 from pamiq_jax.types import Params, PyTree
@@ -21,7 +21,7 @@ class Programs(NamedTuple):
 
     Attributes:
         system: what it was compiled from.
-        acting: the agent; None without an interaction.
+        acting: the agents by the names of their interactions.
         add: `(buffer state, chunk) -> buffer state` by buffer name; donates the state.
         can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
@@ -30,12 +30,26 @@ class Programs(NamedTuple):
     """
 
     system: System
-    acting: Acting | None
+    acting: Mapping[str, Acting]
     add: Mapping[str, Callable[[PyTree, Chunk[Any]], PyTree]]
     can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
+
+
+class Ready(NamedTuple):
+    """A launched system that could act.
+
+    Attributes:
+        compiled: its programs, and the values it started from.
+        cells: what its threads meet at.
+        at: when that was, in seconds on the system's clock.
+    """
+
+    compiled: Compiled
+    cells: Cells
+    at: float
 
 
 class Compiled(NamedTuple):
@@ -44,16 +58,21 @@ class Compiled(NamedTuple):
     Attributes:
         programs: what the ticks call.
         learner: the training side's first state.
-        actor: the inference side's first state; None without an interaction.
+        actors: the inference side's first states, by the names of the interactions.
         params: version 0, by model name.
         examples: what one record of each buffer looks like.
     """
 
     programs: Programs
     learner: LearnerState
-    actor: ActorState | None
+    actors: Mapping[str, ActorState]
     params: Mapping[str, Params]
     examples: Mapping[str, PyTree]
+
+    @property
+    def actor(self) -> ActorState:
+        """The first state of the only interaction."""
+        return only_actor(self.actors)
 
     def cells(self, published_at: float = 0.0) -> Cells:
         """Return fresh cells: version 0 published, nothing collected.

@@ -10,6 +10,7 @@ import jax
 
 from pamiq_jax.conditions import Progress, Wake
 from pamiq_jax.data import Collector
+from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.types import Metrics, Params, PyTree
@@ -103,11 +104,31 @@ class ActorState(NamedTuple):
         carry: the agent's memory.
         rng_key: `key[]`, never consumed: a tick uses `fold_in(rng_key, tick)`.
         tick: ticks done so far.
+        resets: whether the next tick begins with a new carry: the agent's flag in the last feedback, bool `[]` or
+            `[N]`; `()` for an agent that has none.
     """
 
     carry: PyTree
     rng_key: jax.Array
     tick: int = 0
+    resets: PyTree = ()
+
+
+def only_actor(actors: Mapping[str, ActorState]) -> ActorState:
+    """Return the state of a system's only interaction.
+
+    Raises:
+        InvalidValueError: there is none, or there are several.
+
+    Example:
+        >>> only_actor({"left": ActorState((), None), "right": ActorState((), None)})
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.InvalidValueError: System(interaction) is ['left', 'right'], expected one; `actors` has ...
+    """
+    if len(actors) != 1:
+        raise InvalidValueError("System(interaction)", sorted(actors), "one", "`actors` has them all, by name")
+    return next(iter(actors.values()))
 
 
 class Cells(NamedTuple):
@@ -132,7 +153,9 @@ class InferReport(NamedTuple):
         observation: what was acted on, as arrays of its own.
         action: what was done.
         feedback: what the environment returned.
-        extras: what the agent returned beside the action.
+        extras: what the agent returned beside the action; `{}` if the fallback acted.
+        interaction: the name of the one that ticked.
+        is_fallback: whether the policy was late, so that its interaction's fallback acted.
     """
 
     version: int
@@ -142,6 +165,8 @@ class InferReport(NamedTuple):
     action: PyTree
     feedback: Mapping[str, Any]
     extras: Mapping[str, Any]
+    interaction: str = "agent"
+    is_fallback: bool = False
 
 
 class TrainReport(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
+from pamiq_jax.runtime.interaction import AGENT
+from pamiq_jax.runtime.state import Cells, LearnerState
+from pamiq_jax.runtime.system import System
 
 
 class TrainerStatus(NamedTuple):
@@ -39,6 +43,8 @@ class BufferStatus(NamedTuple):
         seen: records collected, dropped ones included.
         dropped: records lost because too many were waiting.
         pending: records waiting to be added.
+        inserted: records added to the buffer.
+        sampled: records taken out for training by all trainers, repeats included.
     """
 
     size: int
@@ -46,10 +52,12 @@ class BufferStatus(NamedTuple):
     seen: int
     dropped: int
     pending: int
+    inserted: int
+    sampled: int
 
 
 class InferenceStatus(NamedTuple):
-    """The acting side, as of now.
+    """One interaction, or all together, as of now.
 
     Attributes:
         ticks: actions taken.
@@ -57,6 +65,7 @@ class InferenceStatus(NamedTuple):
         latency: from observation to action.
         staleness: age of the snapshot that was used.
         deadline_misses: ticks left out because the one before took longer than the interval.
+        fallbacks: ticks in which the fallback acted, because the policy was late.
     """
 
     ticks: int = 0
@@ -64,6 +73,18 @@ class InferenceStatus(NamedTuple):
     latency: LatencyHistogram = LatencyHistogram.empty()
     staleness: LatencyHistogram = LatencyHistogram.empty()
     deadline_misses: int = 0
+    fallbacks: int = 0
+
+    def merge(self, other: InferenceStatus) -> InferenceStatus:
+        """Return both as one; the version is the newer one."""
+        return InferenceStatus(
+            self.ticks + other.ticks,
+            max(self.version, other.version),
+            self.latency.merge(other.latency),
+            self.staleness.merge(other.staleness),
+            self.deadline_misses + other.deadline_misses,
+            self.fallbacks + other.fallbacks,
+        )
 
 
 class Status(NamedTuple):
@@ -71,7 +92,7 @@ class Status(NamedTuple):
 
     Attributes:
         phase: of the system.
-        inference: the acting side.
+        interactions: by name; `inference` is all of them together.
         compiles_after_ready: programs compiled by the threads although all should have been before.
         wakeups: how often each thread's sleep was ended.
         metrics_dropped: metric rows lost because the writer was slower than the trainers.
@@ -83,7 +104,7 @@ class Status(NamedTuple):
     """
 
     phase: SystemPhase
-    inference: InferenceStatus
+    interactions: Mapping[str, InferenceStatus]
     compiles_after_ready: int
     wakeups: Mapping[str, int]
     metrics_dropped: int
@@ -93,13 +114,19 @@ class Status(NamedTuple):
     trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
     buffers: Mapping[str, BufferStatus] = MappingProxyType({})
 
+    @property
+    def inference(self) -> InferenceStatus:
+        """All interactions together."""
+        return functools.reduce(InferenceStatus.merge, self.interactions.values(), InferenceStatus())
+
     @override
     def __str__(self) -> str:
-        inference = self.inference
         lines = [f"{self.phase}, {self.seconds:.1f} s since ready, version {self.version}"]
-        if inference.ticks:
-            p50, p99 = (inference.latency.percentile(percent) * 1000 for percent in (50, 99))
-            lines.append(f"inference: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+        lines += [
+            _inference_line("inference" if name == AGENT else f"inference {name}", inference)
+            for name, inference in self.interactions.items()
+            if inference.ticks
+        ]
         for name, trainer in self.trainers.items():
             metrics = ", ".join(f"{key} {value:.4g}" for key, value in trainer.metrics.items())
             lines.append(
@@ -111,3 +138,33 @@ class Status(NamedTuple):
                 f"{buffer.seen:,} seen, {buffer.dropped:,} dropped"
             )
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
+
+
+def _inference_line(name: str, inference: InferenceStatus) -> str:
+    p50, p99 = (inference.latency.percentile(percent) * 1000 for percent in (50, 99))
+    line = f"{name}: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+    counts = {"left out": inference.deadline_misses, "by the fallback": inference.fallbacks}
+    return line + "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+
+
+def buffer_statuses(system: System, cells: Cells, learner: LearnerState) -> dict[str, BufferStatus]:
+    """Return what has become of the records, by buffer name.
+
+    Args:
+        system: the system.
+        cells: for what was collected.
+        learner: the training side's state, for what was added and drawn.
+    """
+    statuses: dict[str, BufferStatus] = {}
+    for name, collector in cells.collectors.items():
+        seen, dropped, pending = collector.counts
+        capacity, inserted = system.buffers[name].capacity, learner.buffers[name].inserted
+        sampled = sum(
+            source.batch_size * learner.trainers[trainer].steps
+            for trainer, schedule in system.trainers.items()
+            for source in schedule.sources.values()
+            if source.buffer == name
+        )
+        size = min(inserted, capacity)
+        statuses[name] = BufferStatus(size, capacity, seen, dropped, pending, inserted, sampled)
+    return statuses

@@ -11,8 +11,7 @@ from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.runtime.agent import Agent, PythonAgent
-from pamiq_jax.runtime.environment import Environment
+from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.trainer import Trainer
 from pamiq_jax.types import Params, PyTree
 
@@ -134,52 +133,6 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Interaction:
-    """An agent in its environment.
-
-    Args:
-        agent: a pure `Agent`, or a `PythonAgent`.
-        environment: what it acts in.
-        interval_seconds: time from one tick to the next; None runs freely.
-        collect: for each buffer that is fed, `(record) -> what to store`. A record is a dict with
-            "observation", "action", the environment's feedback and the agent's extras. By default
-            every buffer of the system gets the whole record.
-        on_paused: called on the inference thread once it has stopped, before the pause is acknowledged.
-        on_resumed: called on the inference thread before it goes on.
-
-    Raises:
-        InvalidValueError: an interval of 0 or less, or an agent that is neither.
-    """
-
-    agent: Agent[Any] | PythonAgent
-    environment: Environment
-    interval_seconds: float | None = None
-    collect: Mapping[str, Callable[[dict[str, Any]], PyTree]] | None = None
-    on_paused: Callable[[], None] | None = None
-    on_resumed: Callable[[], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.interval_seconds is not None and not self.interval_seconds > 0:
-            raise InvalidValueError(
-                "Interaction(interval_seconds)",
-                self.interval_seconds,
-                "more than 0",
-                "None runs without a fixed interval",
-            )
-        if not _is_agent(self.agent):
-            raise InvalidValueError(
-                "Interaction(agent)",
-                type(self.agent).__name__,
-                "an Agent(act) or an object with `extras`, `reset` and `act`",
-                "wrap a pure function as Agent(act)",
-            )
-
-
-def _is_agent(agent: object) -> bool:
-    return isinstance(agent, Agent | PythonAgent)
-
-
-@dataclass(frozen=True)
 class Queue:
     """How many records may wait between the threads for a buffer, and what happens to more.
 
@@ -205,7 +158,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class System:
-    """Models, buffers, trainers and an agent: everything that `launch` and `run_lockstep` need.
+    """Models, buffers, trainers and agents: everything that `launch` and `run_lockstep` need.
 
     A system is a value: nothing runs, and nothing in it changes when it is run.
 
@@ -213,7 +166,8 @@ class System:
         models: by name.
         buffers: by name.
         trainers: schedules by trainer name.
-        interaction: the agent in its environment; None for data that `run.collect` brings.
+        interaction: the agent in its environment; several by name, each of which acts in a thread of its own with
+            the same snapshots; None for data that `run.collect` brings.
         queues: hand-over to the buffers, by buffer name; a default `Queue()` for the others.
 
     Raises:
@@ -226,13 +180,20 @@ class System:
     models: Mapping[str, Model]
     buffers: Mapping[str, Buffer[Any, Any, Any]] = field(default_factory=dict[str, Buffer[Any, Any, Any]])
     trainers: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
-    interaction: Interaction | None = None
+    interaction: Interaction | Mapping[str, Interaction] | None = None
     queues: Mapping[str, Queue] = field(default_factory=dict[str, Queue])
 
     def __post_init__(self) -> None:
         from pamiq_jax.runtime.checks import check_system  # which is about the class below
 
         check_system(self)
+
+    @functools.cached_property
+    def interactions(self) -> Mapping[str, Interaction]:
+        """All interactions by name; "agent" is the name of one that has none."""
+        if self.interaction is None:
+            return {}
+        return {AGENT: self.interaction} if isinstance(self.interaction, Interaction) else self.interaction
 
     def trained_by(self, trainer: str) -> tuple[str, ...]:
         """Return the models that a trainer trains."""
@@ -262,13 +223,10 @@ class System:
         queue = self.queue(buffer)
         return min(queue.chunk, queue.capacity, self.buffers[buffer].capacity)
 
-    def collects(self) -> Mapping[str, Callable[[dict[str, Any]], PyTree]]:
-        """Return, for each buffer that the interaction feeds, what it stores of a record."""
-        if self.interaction is None:
-            return {}
-        return (
-            dict.fromkeys(self.buffers, whole_record) if self.interaction.collect is None else self.interaction.collect
-        )
+    def collects(self, interaction: str) -> Mapping[str, Callable[[dict[str, Any]], PyTree]]:
+        """Return, for each buffer that an interaction feeds, what it stores of a record."""
+        collect = self.interactions[interaction].collect
+        return dict.fromkeys(self.buffers, whole_record) if collect is None else collect
 
 
 def whole_record(record: dict[str, Any]) -> PyTree:

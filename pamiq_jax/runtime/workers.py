@@ -1,10 +1,10 @@
-"""What the threads of a launched system do: the same ticks as lockstep, again and again."""
+"""What the training thread does: it makes the system ready, then the same tick as in lockstep, again and again."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,40 +13,24 @@ from pamiq_jax.errors import CompileAfterReadyError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
-from pamiq_jax.runtime.control import Control, worker_error
-from pamiq_jax.runtime.infer import infer_tick
-from pamiq_jax.runtime.lockstep import reset
+from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
-from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.rows import MetricRow, MetricRows
-from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainReport
-from pamiq_jax.runtime.status import InferenceStatus
-from pamiq_jax.runtime.system import Interaction, System
+from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainReport
+from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.types import Metrics
 
-INFERENCE = "pamiq-inference"
 TRAINING = "pamiq-training"
 
 
-class Ready(NamedTuple):
-    """A system that could act.
-
-    Attributes:
-        compiled: its programs, and the values it started from.
-        cells: what its threads meet at.
-        at: when that was, in seconds on the system's clock.
-    """
-
-    compiled: Compiled
-    cells: Cells
-    at: float
-
-
 class Workers:
-    """The two threads' work, and the newest value that each has left to be looked at.
+    """The threads' work, and the newest value that each has left to be looked at.
 
-    Each attribute is written by one thread and holds an immutable value; reading it takes no lock.
+    Each attribute is written by the training thread and holds an immutable value; reading it takes no lock. The
+    inference threads are `inference`, by the names of their interactions.
 
     Args:
         system: what to run.
@@ -55,7 +39,7 @@ class Workers:
         clock: for everything that asks for the time.
         control: where the threads meet.
         rows: where metrics go.
-        on_interaction: called after each inference tick, on the inference thread.
+        on_interaction: called after each inference tick, on the thread of that interaction.
     """
 
     def __init__(
@@ -73,14 +57,26 @@ class Workers:
         self.compiles = CompileCounter()
         self.ready: Ready | None = None
         self.learner: LearnerState | None = None
-        self.actor: ActorState | None = None
-        self.inference = InferenceStatus()
+        self.inference = {
+            name: InferenceWorker(
+                system,
+                name,
+                seed=seed,
+                clock=clock,
+                control=control,
+                compiles=self.compiles,
+                refuse_compiles=self._refuse_compiles,
+                on_interaction=on_interaction,
+            )
+            for name in system.interactions
+        }
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
         self._seed, self._strict = seed, strict
-        self._on_interaction = on_interaction
 
-    # The training thread, which also makes the system ready.
+    def inference_targets(self) -> dict[str, Callable[[], None]]:
+        """Return what the inference threads do, by the names of the threads."""
+        return {worker.thread: functools.partial(worker.run, lambda: self.ready) for worker in self.inference.values()}
 
     def train(self) -> None:
         """Compile, publish version 0, then train until the system ends. The training thread's target."""
@@ -109,7 +105,7 @@ class Workers:
             return None
         compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict)
         self.control.send(SystemEvent.COMPILED)
-        self.learner, self.actor = compiled.learner, compiled.actor
+        self.learner = compiled.learner
         self.ready = Ready(compiled, compiled.cells(self.clock.now()), self.clock.now())
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
@@ -171,73 +167,14 @@ class Workers:
         self.control.sleep(TRAINING, None if wake.milliseconds is None else wake.milliseconds / 1000)
 
     def _trainers_paused(self) -> None:
-        for schedule in self.system.trainers.values():
-            if schedule.on_paused is not None:
-                schedule.on_paused()
+        for name, schedule in self.system.trainers.items():
+            if (hook := named_hook(f"on_paused of trainer {name!r}", schedule.on_paused)) is not None:
+                hook()
 
     def _trainers_resumed(self) -> None:
-        for schedule in self.system.trainers.values():
-            if schedule.on_resumed is not None:
-                schedule.on_resumed()
-
-    # The inference thread.
-
-    def infer(self) -> None:
-        """Act until the system ends. The inference thread's target."""
-        self.compiles.watch(INFERENCE)
-        interaction = self.system.interaction
-        assert interaction is not None
-        try:
-            self._infer_until_end(interaction)
-        except BaseException as error:  # nothing acts any more: the system has failed
-            self.control.report_error(worker_error(INFERENCE, error))
-            self.control.leave(INFERENCE, is_fatal=True)
-        finally:
-            self._close(interaction)
-            self.control.leave(INFERENCE)
-
-    def _infer_until_end(self, interaction: Interaction) -> None:
-        if not self.control.checkpoint(INFERENCE, interaction.on_paused, interaction.on_resumed):
-            return
-        reset(self.system, self._seed)
-        ready, actor = self.ready, self.actor
-        assert ready is not None, "a worker runs only once the system is ready"
-        assert actor is not None, "there is an interaction"
-        interval, due = interaction.interval_seconds, self.clock.now()
-        while self.control.checkpoint(INFERENCE, interaction.on_paused, interaction.on_resumed):
-            remaining = due - self.clock.now()
-            if interval is not None and remaining > 0:
-                self.control.sleep(INFERENCE, remaining)
-                continue  # a pause may have ended the sleep: the tick is not due before its time
-            actor, report = infer_tick(ready.compiled.programs, actor, ready.cells, self.clock)
-            self.actor = actor
-            self._count(report)
-            if self._on_interaction is not None:
-                self._on_interaction(report)
-            self._refuse_compiles(INFERENCE)
-            if interval is not None:
-                due = self._next_due(due, interval)
-
-    def _count(self, report: InferReport) -> None:
-        self.inference = self.inference._replace(
-            ticks=self.inference.ticks + 1,
-            version=report.version,
-            latency=self.inference.latency.add(report.latency_seconds),
-            staleness=self.inference.staleness.add(report.staleness_seconds),
-        )
-
-    def _next_due(self, due: float, interval: float) -> float:
-        """Return the next multiple of the interval that is not past; those that are count as missed."""
-        missed = max(0, math.floor((self.clock.now() - due) / interval))
-        if missed:
-            self.inference = self.inference._replace(deadline_misses=self.inference.deadline_misses + missed)
-        return due + (missed + 1) * interval
-
-    def _close(self, interaction: Interaction) -> None:
-        try:
-            interaction.environment.close()
-        except Exception as error:
-            self.control.report_error(worker_error("environment.close", error))
+        for name, schedule in self.system.trainers.items():
+            if (hook := named_hook(f"on_resumed of trainer {name!r}", schedule.on_resumed)) is not None:
+                hook()
 
     def _refuse_compiles(self, thread: str) -> None:
         if self._strict and self.compiles.of(thread):

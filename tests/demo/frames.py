@@ -17,7 +17,7 @@ NOT_STARTED = Frame(
     seed=0,
     seconds=0.5,
     limit_seconds=60.0,
-    status=Status(SystemPhase.COMPILING, InferenceStatus(), 0, {}, 0, ()),
+    status=Status(SystemPhase.COMPILING, {}, 0, {}, 0, ()),
     observed=Observed(EpisodeStatistics.empty(8)),
     curve=(),
     environment_rate=0.0,
@@ -30,7 +30,7 @@ def running(phase: TrainerPhase = TrainerPhase.WAITING, reason: str = "12 of 64 
     latency, staleness = LatencyHistogram.empty().add(0.0005), LatencyHistogram.empty().add(0.04)
     status = Status(
         phase=SystemPhase.RUNNING,
-        inference=InferenceStatus(1000, 42, latency, staleness),
+        interactions={"agent": InferenceStatus(1000, 42, latency, staleness)},
         compiles_after_ready=0,
         wakeups={},
         metrics_dropped=0,
@@ -38,7 +38,7 @@ def running(phase: TrainerPhase = TrainerPhase.WAITING, reason: str = "12 of 64 
         seconds=9.0,
         version=43,
         trainers={"ppo": TrainerStatus(phase, reason, 43, 43, 0, {})},
-        buffers={"rollout": BufferStatus(65, 65, 1000, 2, 7)},
+        buffers={"rollout": BufferStatus(65, 65, 1000, 2, 7, 991, 2795)},
     )
     statistics = EpisodeStatistics(np.zeros(8), (123.4,) * 99, 99, math.nan)
     observed = Observed(statistics, 1000, 7_950, 0, 42, 0.05, first_action_seconds=3.0)

@@ -40,7 +40,7 @@ def test_it_learns_in_lockstep() -> None:
     result, recorder = lockstep(CartPoleConfig(), 2_000, seed=0)
     observed = recorder.observed
     assert result.snapshot.version == 31
-    assert result.dropped == {"rollout": 0}
+    assert result.buffers["rollout"].dropped == 0
     assert observed.torn_reads == 0
     assert observed.statistics.mean > 4 * RANDOM_RETURN
 

@@ -156,7 +156,9 @@ class TestInference:
         with pj.launch(learning_system(Broken("close"))) as run:
             run.wait_for_version(1, PATIENCE)
             run.stop()
-            with pytest.raises(WorkerError, match=r"worker 'environment\.close' failed: OSError: close broke"):
+            with pytest.raises(
+                WorkerError, match=r"environment\.close of interaction 'agent'. failed: OSError: close broke"
+            ):
                 run.wait(0)
         assert run.status.phase is SystemPhase.STOPPED
 

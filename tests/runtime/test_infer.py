@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.runtime import ActorState
 from tests.runtime.fakes import AGENT, PATIENCE, World, assert_equal_trees, learning_system
 
 
@@ -166,5 +167,8 @@ class Counter:
 def test_a_tick_without_an_interaction_is_refused() -> None:
     system = pj.System(models={"policy": pj.Model(jnp.zeros(3))})
     compiled = pj.compile_system(system)
-    with pytest.raises(InvalidValueError, match=r"System\(interaction\) is None, expected an Interaction"):
-        pj.infer_tick(compiled.programs, compiled.actor, compiled.cells(), pj.VirtualClock())
+    with pytest.raises(InvalidValueError, match=r"System\(interaction\) is \[\], expected one"):
+        _ = compiled.actor
+    actor = ActorState((), jax.random.key(0))
+    with pytest.raises(UnknownNameError, match="no interaction is named 'agent'"):
+        pj.infer_tick(compiled.programs, actor, compiled.cells(), pj.VirtualClock())

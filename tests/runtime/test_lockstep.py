@@ -81,7 +81,7 @@ class TestRhythm:
 
     def test_records_that_find_no_room_are_counted(self) -> None:
         result = pj.run_lockstep(learning_system(queues={"seen": pj.Queue(capacity=5)}), 12, train_ticks=0)
-        assert result.dropped == {"seen": 7}
+        assert result.buffers["seen"].dropped == 7
 
     def test_the_environment_is_reset_not_closed(self) -> None:
         world = World()

@@ -31,7 +31,9 @@ class TestNames:
 
     def test_collect_into_an_unknown_buffer(self) -> None:
         interaction = pj.Interaction(AGENT, World(), collect={"sen": lambda record: record})
-        with pytest.raises(UnknownNameError, match=r"Interaction\(collect\): no buffer is named 'sen'; .*'seen'"):
+        with pytest.raises(
+            UnknownNameError, match=r"Interaction\(collect\) of 'agent': no buffer is named 'sen'; .*'seen'"
+        ):
             learning_system(interaction=interaction)
 
     def test_queue_of_an_unknown_buffer(self) -> None:
@@ -137,4 +139,7 @@ def test_buffer_that_nothing_feeds_needs_an_example() -> None:
 def test_by_default_every_buffer_gets_the_whole_record() -> None:
     system = learning_system(buffers={"seen": pj.ring_buffer(10), "again": pj.ring_buffer(10)})
     record = {"observation": np.zeros(3)}
-    assert {name: select(record) for name, select in system.collects().items()} == {"seen": record, "again": record}
+    assert {name: select(record) for name, select in system.collects("agent").items()} == {
+        "seen": record,
+        "again": record,
+    }

@@ -1,0 +1,122 @@
+"""A policy that may be late: it acts in a thread of its own, and a fallback acts when it has no answer in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pamiq_jax import trees
+from pamiq_jax.runtime.acting import ActFn, check_action
+from pamiq_jax.runtime.interaction import FallbackFn
+from pamiq_jax.runtime.state import ActorState
+from pamiq_jax.types import Params, PyTree
+
+
+class _Request(NamedTuple):
+    """What the policy is asked in one tick."""
+
+    params: Mapping[str, Params]
+    actor: ActorState
+    observation: PyTree
+
+
+class DeadlinePolicy:
+    """Acts by the policy if it answers in time, else by the fallback.
+
+    A policy that is still busy when the next tick comes is not asked again before it has answered. Its late action is
+    not done; its carry, which has seen that observation, is what the tick after it goes on from.
+
+    Args:
+        act: the policy.
+        fallback: `(observation, last action) -> action`.
+        seconds: real seconds within which the policy must answer.
+        action: example of an action: arrays or specs.
+        name: of the thread.
+        on_start: called first on the policy's thread.
+    """
+
+    def __init__(
+        self,
+        act: ActFn,
+        fallback: FallbackFn,
+        seconds: float,
+        action: PyTree,
+        name: str,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._policy, self._fallback, self._seconds, self._on_start = act, fallback, seconds, on_start
+        self._form = trees.spec_of(action)
+        self._last_action = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), self._form)
+        self._changed = threading.Condition()
+        self._request: _Request | None = None
+        self._answer: tuple[PyTree, PyTree, Mapping[str, Any] | None] | BaseException | None = None
+        self._is_busy = self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def act(
+        self, params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
+    ) -> tuple[PyTree, PyTree, Mapping[str, Any] | None]:
+        """Return the next carry, the action, and extras, or None in their place if the fallback acted.
+
+        Called from the interaction's inference thread. What the policy raises is raised here.
+        """
+        deadline = time.monotonic() + self._seconds
+        with self._changed:
+            if not self._is_busy:
+                if (late := self._take_answer()) is not None:
+                    actor = actor._replace(carry=late[0])
+                self._request, self._is_busy = _Request(params, actor, observation), True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._is_busy, deadline - time.monotonic())
+                answer = self._take_answer()
+            else:
+                answer = None
+        carry, action, extras = (actor.carry, self._fall_back(observation), None) if answer is None else answer
+        self._last_action = jax.tree.map(np.array, action)
+        return carry, action, extras
+
+    def close(self, timeout: float) -> bool:
+        """End the thread, and return whether it has ended in time: a policy that hangs keeps it.
+
+        Args:
+            timeout: seconds.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _take_answer(self) -> tuple[PyTree, PyTree, Mapping[str, Any] | None] | None:
+        answer, self._answer = self._answer, None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _fall_back(self, observation: PyTree) -> PyTree:
+        action = self._fallback(observation, self._last_action)
+        check_action("fallback", self._form, action)
+        return action
+
+    def _work(self) -> None:
+        self._on_start()
+        while (request := self._next()) is not None:
+            try:
+                answer: Any = self._policy(*request)
+            except BaseException as error:  # whatever it is, the tick that waits for the answer raises it
+                answer = error
+            with self._changed:
+                self._answer, self._is_busy = answer, False
+                self._changed.notify_all()
+
+    def _next(self) -> _Request | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._request is not None or self._is_closed)
+            request, self._request = self._request, None
+            return None if self._is_closed else request

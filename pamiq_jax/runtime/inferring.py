@@ -1,0 +1,180 @@
+"""What an inference thread does: the same tick as in lockstep, again and again, at its interaction's pace."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+from pamiq_jax.runtime.agent import Agent
+from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.deadline import DeadlinePolicy
+from pamiq_jax.runtime.infer import infer_tick
+from pamiq_jax.runtime.interaction import AGENT, Interaction
+from pamiq_jax.runtime.process import CompileCounter
+from pamiq_jax.runtime.programs import Programs, Ready
+from pamiq_jax.runtime.state import ActorState, InferReport
+from pamiq_jax.runtime.status import InferenceStatus
+from pamiq_jax.runtime.system import System
+
+INFERENCE = "pamiq-inference"
+_CLOSING_SECONDS = 5.0
+
+
+def inference_thread(interaction: str) -> str:
+    """Return the name of an interaction's thread.
+
+    Example:
+        >>> inference_thread("agent"), inference_thread("left arm")
+        ('pamiq-inference', 'pamiq-inference-left arm')
+    """
+    return INFERENCE if interaction == AGENT else f"{INFERENCE}-{interaction}"
+
+
+def reset_interaction(system: System, name: str, seed: int) -> None:
+    """Start an environment, and an agent that is a Python object, anew.
+
+    Args:
+        system: what the interaction belongs to.
+        name: of the interaction.
+        seed: of the first interaction; each further one has the next number, so that no two worlds are the same.
+    """
+    interaction = system.interactions[name]
+    seed += list(system.interactions).index(name)
+    interaction.environment.reset(seed)
+    if not isinstance(interaction.agent, Agent):
+        interaction.agent.reset(seed)
+
+
+class InferenceWorker:
+    """One interaction's thread, and the newest value that it has left to be looked at.
+
+    Each attribute is written by this thread and holds an immutable value; reading it takes no lock.
+
+    Args:
+        system: what the interaction belongs to.
+        name: of the interaction.
+        seed: of all randomness.
+        clock: for everything that asks for the time.
+        control: where the threads meet.
+        compiles: counts what this thread compiles.
+        refuse_compiles: raises, in strict mode, if a thread of that name has compiled.
+        on_interaction: called after each tick, on this thread.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        seed: int,
+        clock: Clock,
+        control: Control,
+        compiles: CompileCounter,
+        refuse_compiles: Callable[[str], None],
+        on_interaction: Callable[[InferReport], Any] | None,
+    ) -> None:
+        self.interaction: Interaction = system.interactions[name]
+        self.thread = inference_thread(name)
+        self.actor: ActorState | None = None
+        self.status = InferenceStatus()
+        self._system, self._name, self._seed = system, name, seed
+        self._clock, self._control, self._compiles = clock, control, compiles
+        self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
+
+    def run(self, get_ready: Callable[[], Ready | None]) -> None:
+        """Act until the system ends. The thread's target.
+
+        Args:
+            get_ready: returns the compiled system, once it runs.
+        """
+        self._compiles.watch(self.thread)
+        try:
+            self._infer_until_end(get_ready)
+        except BaseException as error:  # nobody acts here any more; the last one to go takes the system with it
+            self._control.report_error(worker_error(self.thread, error))
+            self._control.leave(self.thread, is_fatal=self._control.is_last(self.thread, INFERENCE))
+        finally:
+            self._close()
+            self._control.leave(self.thread)
+
+    def _goes_on(self) -> bool:
+        paused, resumed = self.interaction.on_paused, self.interaction.on_resumed
+        return self._control.checkpoint(
+            self.thread,
+            named_hook(f"on_paused of interaction {self._name!r}", paused),
+            named_hook(f"on_resumed of interaction {self._name!r}", resumed),
+        )
+
+    def _infer_until_end(self, get_ready: Callable[[], Ready | None]) -> None:
+        if not self._goes_on():
+            return
+        reset_interaction(self._system, self._name, self._seed)
+        ready = get_ready()
+        assert ready is not None, "a worker runs only once the system is ready"
+        self.actor = ready.compiled.actors[self._name]
+        with self._with_deadline(ready.compiled.programs) as programs:
+            self._tick_until_end(programs, ready, self.actor)
+
+    def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
+        interval, due = self.interaction.interval_seconds, self._clock.now()
+        while self._goes_on():
+            remaining = due - self._clock.now()
+            if interval is not None and remaining > 0:
+                self._control.sleep(self.thread, remaining)
+                continue  # a pause may have ended the sleep: the tick is not due before its time
+            actor, report = infer_tick(programs, actor, ready.cells, self._clock, self._name)
+            self.actor = actor
+            self._count(report)
+            if self._on_interaction is not None:
+                self._on_interaction(report)
+            self._refuse_compiles(self.thread)
+            if interval is not None:
+                due = self._next_due(due, interval)
+
+    @contextlib.contextmanager
+    def _with_deadline(self, programs: Programs) -> Generator[Programs]:
+        """Give the programs in which a fallback acts for a late policy, if the interaction has one."""
+        fallback, deadline = self.interaction.fallback, self.interaction.deadline
+        if fallback is None or deadline is None:
+            yield programs
+            return
+        acting, thread = programs.acting[self._name], f"{self.thread}-policy"
+        policy = DeadlinePolicy(
+            acting.act,
+            fallback,
+            deadline / self._clock.scale,
+            self.interaction.environment.spec.action,
+            thread,
+            on_start=lambda: self._compiles.watch(self.thread),
+        )
+        try:
+            yield programs._replace(acting={**programs.acting, self._name: acting._replace(act=policy.act)})
+        finally:
+            if not policy.close(_CLOSING_SECONDS):
+                error = TimeoutError(f"the policy has not answered for {_CLOSING_SECONDS} seconds; its thread is left")
+                self._control.report_error(worker_error(thread, error))
+
+    def _count(self, report: InferReport) -> None:
+        self.status = self.status._replace(
+            ticks=self.status.ticks + 1,
+            version=report.version,
+            latency=self.status.latency.add(report.latency_seconds),
+            staleness=self.status.staleness.add(report.staleness_seconds),
+            fallbacks=self.status.fallbacks + report.is_fallback,
+        )
+
+    def _next_due(self, due: float, interval: float) -> float:
+        """Return the next multiple of the interval that is not past; those that are count as missed."""
+        missed = max(0, math.floor((self._clock.now() - due) / interval))
+        if missed:
+            self.status = self.status._replace(deadline_misses=self.status.deadline_misses + missed)
+        return due + (missed + 1) * interval
+
+    def _close(self) -> None:
+        try:
+            self.interaction.environment.close()
+        except Exception as error:
+            self._control.report_error(worker_error(f"environment.close of interaction {self._name!r}", error))
