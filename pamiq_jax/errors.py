@@ -6,7 +6,8 @@ and also subclasses the builtin exception that a caller would think of catching.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Sequence
 from typing import cast, override
 
 
@@ -119,6 +120,95 @@ class CompileAfterReadyError(PamiqError, RuntimeError):
 
     A shape, dtype, weak type or sharding changed between two calls of a jitted function.
     """
+
+
+class UnstorableValueError(PamiqError, TypeError):
+    """A value holds something that a checkpoint cannot. Nothing was written.
+
+    Args:
+        name: of the part at fault.
+        problem: what it is.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, name: str, problem: str, remedy: str) -> None:
+        super().__init__(
+            f"{name} {problem}, expected dicts, lists and tuples of arrays, int, float, bool, str and None; {remedy}"
+        )
+
+
+class CheckpointWriteError(PamiqError, OSError):
+    """A state could not be saved, or states could not be pruned. The states that were complete still are.
+
+    Its `__cause__` and `errno` are those of the operation that failed.
+
+    Args:
+        task: what was being done, and where.
+        cause: the operating system's error.
+    """
+
+    def __init__(self, task: str, cause: OSError) -> None:
+        remedy = WRITE_REMEDIES.get(cause.errno or 0, "see that the disk is in order, and try again")
+        super().__init__(f"{task} failed: {cause}; the states saved before are intact; {remedy}")
+        self.errno = cause.errno
+
+
+WRITE_REMEDIES = {
+    errno.ENOSPC: "free some space, or keep fewer states, and save again",
+    errno.EDQUOT: "free some space, or keep fewer states, and save again",
+    errno.EACCES: "make the directory writable for this user, and save again",
+    errno.EPERM: "make the directory writable for this user, and save again",
+    errno.EROFS: "name a directory on a disk that can be written to",
+}
+"""What to do about a failed write, by the operating system's error number."""
+
+
+class CorruptStateError(PamiqError, OSError):
+    """A saved state is damaged: a file of it is missing, or is not what was written.
+
+    Args:
+        number: of the state.
+        problem: which part of it is damaged, and how.
+    """
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(
+            f"state {number} is damaged: {problem}; read another state, and see `pamiq-jax verify` for which are sound"
+        )
+        self.number = number
+        self.problem = problem
+
+
+class UnknownSchemaError(PamiqError, NotImplementedError):
+    """A saved state was written in a form that this version of the library does not know.
+
+    Args:
+        number: of the state.
+        schema: the version of its form.
+        known: the newest version that can be read.
+    """
+
+    def __init__(self, number: int, schema: object, known: int) -> None:
+        super().__init__(
+            f"state {number} has schema {schema!r}, expected one up to {known}; it was written by a newer pamiq_jax: "
+            "install that one"
+        )
+
+
+class StateMismatchError(PamiqError, ValueError):
+    """Stored leaves do not fit the template that they were to be put into. Nothing was changed.
+
+    Args:
+        differences: one line each, with the leaf's name.
+    """
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        super().__init__(
+            "\n  ".join([f"the stored leaves differ from the template in {len(differences)} places:", *differences])
+            + "\nbuild the template as it was when the state was saved, map names that changed with rename={stored: "
+            "template}, or give partial=True to take what fits and keep the template's leaf elsewhere"
+        )
+        self.differences = tuple(differences)
 
 
 class DirectoryInUseError(PamiqError, FileExistsError):

@@ -1,0 +1,26 @@
+"""Checkpoints: states that are written whole or not at all, and only what is new in them."""
+
+from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
+from pamiq_jax.checkpoint.manifest import StateInfo
+from pamiq_jax.checkpoint.matching import MatchReport, match, named_leaves
+from pamiq_jax.checkpoint.pruning import PruneReport
+from pamiq_jax.checkpoint.retention import Retention, any_of, best, every_nth, latest_n
+from pamiq_jax.checkpoint.store import StateStore
+from pamiq_jax.checkpoint.verification import StateReport
+
+__all__ = [
+    "LOCAL_FILES",
+    "Files",
+    "MatchReport",
+    "PruneReport",
+    "Retention",
+    "StateInfo",
+    "StateReport",
+    "StateStore",
+    "any_of",
+    "best",
+    "every_nth",
+    "latest_n",
+    "match",
+    "named_leaves",
+]

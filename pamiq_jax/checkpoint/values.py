@@ -1,0 +1,172 @@
+"""Values as JSON with arrays beside it, and back. Nothing here can run code that a file brings along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from pamiq_jax.errors import UnstorableValueError
+
+type Json = Any
+"""None, bool, int, float, str, and lists and dicts of them."""
+
+type Entry = dict[str, Any]
+"""What a manifest says of one array: dtype, shape, bytes, where they lie, and a key's implementation."""
+
+MAX_PLAIN_INTEGER = 2**53
+"""Up to here every reader of JSON keeps an integer exact; others are written as text."""
+
+NUMPY_DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+SMALL_DTYPES = (
+    "bfloat16", "int2", "int4", "uint2", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4",
+    "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)  # fmt: skip
+
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in NUMPY_DTYPES} | {
+    name: np.dtype(getattr(ml_dtypes, name)) for name in SMALL_DTYPES
+}
+"""Dtypes by the name they have in a manifest: numpy's numbers and those of ml_dtypes."""
+
+
+class HostArray(NamedTuple):
+    """An array on its way into the store.
+
+    Attributes:
+        entry: what the manifest will say of it; whoever stores the bytes adds where they lie.
+        data: the bytes, in C order and little-endian; the array's own memory where that is possible.
+    """
+
+    entry: Entry
+    data: memoryview
+
+
+def encode(value: object) -> tuple[Json, list[HostArray]]:
+    """Return a value as JSON, and the arrays that the JSON refers to; an array that occurs twice comes once.
+
+    Args:
+        value: dicts with str or int keys, lists and tuples of arrays, numbers, str, bool and None.
+
+    Raises:
+        UnstorableValueError: naming the part that is something else.
+    """
+    arrays: dict[int, HostArray] = {}
+    return _encode(value, "", arrays), list(arrays.values())
+
+
+def _encode(value: Any, name: str, arrays: dict[int, HostArray]) -> Json:
+    kind = type(cast(object, value))
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return value if abs(value) <= MAX_PLAIN_INTEGER else {"int": hex(value)}
+    if kind is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is dict:
+        items = value.items()
+        return {"dict": [[_checked_key(key, name), _encode(part, f"{name}[{key!r}]", arrays)] for key, part in items]}
+    if kind is list or kind is tuple:
+        return {kind.__name__: [_encode(part, f"{name}[{index}]", arrays) for index, part in enumerate(value)]}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        if id(value) not in arrays:  # one array may lie in several places, as published parameters do
+            arrays[id(value)] = _host_array(value, name)
+        return {"array": arrays[id(value)].entry}
+    raise UnstorableValueError(
+        _shown(name), f"is a {kind.__qualname__}", "store named_leaves(tree), or convert it to dicts, lists and arrays"
+    )
+
+
+def _shown(name: str) -> str:
+    return f"value{name}"
+
+
+def _checked_key(key: Any, name: str) -> str | int:
+    if type(key) in (str, int):
+        return key
+    raise UnstorableValueError(_shown(name), f"has the key {key!r}", "use keys that are str or int")
+
+
+def _host_array(value: Any, name: str) -> HostArray:
+    implementation = None
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        implementation = str(jax.random.key_impl(value))
+        value = jax.random.key_data(value)
+    array = np.asarray(value, order="C")
+    if array.dtype.name not in DTYPES:
+        remedy = f"convert it to one of {', '.join(DTYPES)}"
+        raise UnstorableValueError(_shown(name), f"has dtype {array.dtype}", remedy)
+    array = array.astype(_little_endian(array.dtype), copy=False)
+    entry: Entry = {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": array.nbytes}
+    if implementation is not None:
+        entry["key"] = implementation
+    return HostArray(entry, memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b""))
+
+
+def decode(tree: Json, load: Callable[[str, Entry], Any], name: str = "") -> Any:
+    """Return the value that `encode` made this JSON of.
+
+    Args:
+        tree: the JSON.
+        load: returns an array, given its name and its entry.
+        name: of the value within a larger one.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = cast(dict[str, Any], tree).items()
+    match kind:
+        case "int":
+            return int(content, 16)
+        case "float":
+            return float(content)
+        case "dict":
+            return {key: decode(part, load, f"{name}[{key!r}]") for key, part in content}
+        case "list":
+            return [decode(part, load, f"{name}[{index}]") for index, part in enumerate(content)]
+        case "tuple":
+            return tuple(decode(part, load, f"{name}[{index}]") for index, part in enumerate(content))
+        case "array":
+            return load(name, content)
+        case _:
+            raise ValueError(f"unknown kind of value {kind!r} at {_shown(name)}")
+
+
+def array_from(entry: Entry, data: np.ndarray[Any, Any]) -> Any:
+    """Return the array of an entry over these `uint8` bytes: numpy's, or JAX's with its own copy for a typed key."""
+    dtype = DTYPES[entry["dtype"]]
+    array = data.view(_little_endian(dtype)).astype(dtype, copy=False).reshape(entry["shape"])
+    if "key" in entry:
+        return jax.random.wrap_key_data(jnp.array(array), impl=entry["key"])
+    return array
+
+
+def _little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<") if dtype.name in NUMPY_DTYPES else dtype
+
+
+def iterate_leaves(tree: Json, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and content of every leaf of what `encode` returned: the entry of an array, or a Python value."""
+    kind, content = next(iter(cast(dict[str, Any], tree).items())) if isinstance(tree, dict) else ("plain", tree)
+    if kind == "dict":
+        for key, part in content:
+            yield from iterate_leaves(part, f"{name}[{key!r}]")
+    elif kind in ("list", "tuple"):
+        for index, part in enumerate(content):
+            yield from iterate_leaves(part, f"{name}[{index}]")
+    else:
+        yield name, content if kind == "array" else decode(tree, lambda name, entry: None)
+
+
+def array_entries(tree: Json) -> Iterator[tuple[str, Entry]]:
+    """Yield name and entry of each array, as often as it occurs in the value."""
+    for name, leaf in iterate_leaves(tree):
+        if isinstance(leaf, dict):
+            yield name, leaf
