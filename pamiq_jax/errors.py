@@ -245,3 +245,7 @@ class ContractError(PamiqError, AssertionError):
         super().__init__(f"{function}: it does not hold that {promise}: {detail}")
         self.function = function
         self.promise = promise
+
+
+class DirectoryHasStatesError(PamiqError, FileExistsError):
+    """A new run was given the directory of an earlier one, whose states it would mix with its own."""

@@ -2,7 +2,7 @@
 
 from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not, check_satisfiable
 from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_day
-from pamiq_jax.conditions.counts import always, min_new, min_size
+from pamiq_jax.conditions.counts import always, every_versions, min_new, min_size
 from pamiq_jax.conditions.function import as_condition, when
 from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake, first_change
@@ -25,6 +25,7 @@ __all__ = [
     "as_condition",
     "check_satisfiable",
     "every_seconds",
+    "every_versions",
     "first_change",
     "fresh",
     "max_duty",

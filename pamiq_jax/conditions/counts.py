@@ -54,6 +54,29 @@ def min_size(minimum: SupportsIndex) -> Condition:
     )
 
 
+def every_versions(number: SupportsIndex) -> Condition:
+    """Return the condition that `number` further snapshots were published; made for saving by `launch(save=)`.
+
+    Args:
+        number: at least 1.
+
+    Raises:
+        InvalidValueError: if `number` is not such a number.
+
+    Example:
+        >>> from pamiq_jax.conditions import Progress
+        >>> every_versions(100)(Progress(versions=240), last=Progress(versions=200)).reason
+        '40 of 100 further versions'
+    """
+    least = checked_integer("every_versions(number)", number, least=1)
+    return Rule(
+        f"every_versions({least})",
+        holds=lambda now, last: now.versions - last.versions >= least,
+        facts=lambda now, last: f"{now.versions - last.versions} of {least} further versions",
+        hint=lambda now, last: Wake(),  # who publishes asks again
+    )
+
+
 def min_new(minimum: SupportsIndex) -> Condition:
     """Return the condition that at least `minimum` records were inserted since the last run started.
 

@@ -32,6 +32,7 @@ class Progress(NamedTuple):
         newest_ms: `time_ms` at which the newest record was inserted; 0 if there is none.
         forgiven: samples that were owed to the trainer and let go, up to the start of its last run. Only
             `Condition.settle` sets it, and conditions read it from the last run's progress.
+        versions: snapshots that have been published after the first, by all trainers.
 
     Example:
         >>> Progress(size=jax.numpy.int32(3)).as_ints().size
@@ -48,6 +49,7 @@ class Progress(NamedTuple):
     busy_ms: Count = 0
     newest_ms: Count = 0
     forgiven: Count = 0
+    versions: Count = 0
 
     def as_ints(self) -> Progress:
         """Return the same counters as Python ints."""

@@ -10,9 +10,11 @@ from pamiq_jax.envs.modular import Actuator, ModularEnvironment, Sensor, map_act
 
 if TYPE_CHECKING:
     from pamiq_jax.envs.gymnasium import GymnasiumEnvironment, GymnasiumVectorEnvironment
+    from pamiq_jax.envs.state import EnvironmentState, python_state, state_of
 
 __all__ = [
     "Actuator",
+    "EnvironmentState",
     "EpisodeStatistics",
     "GymnasiumEnvironment",
     "GymnasiumVectorEnvironment",
@@ -20,6 +22,8 @@ __all__ = [
     "Sensor",
     "map_actuator",
     "map_sensor",
+    "python_state",
+    "state_of",
 ]
 
 
@@ -27,4 +31,5 @@ def __getattr__(name: str) -> Any:
     # Imported when asked for: a robot needs no Gymnasium.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("pamiq_jax.envs.gymnasium"), name)
+    module = "gymnasium" if name.startswith("Gymnasium") else "state"
+    return getattr(importlib.import_module(f"pamiq_jax.envs.{module}"), name)

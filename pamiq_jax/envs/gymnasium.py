@@ -15,6 +15,7 @@ import numpy as np
 
 from pamiq_jax.envs.require import gymnasium
 from pamiq_jax.envs.spaces import from_space, space_spec, to_space
+from pamiq_jax.envs.state import EnvironmentState, state_of
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime import EnvironmentSpec
 from pamiq_jax.types import PyTree
@@ -30,6 +31,8 @@ class GymnasiumEnvironment:
 
     Args:
         environment: what `gymnasium.make` returns. It belongs to the adapter from here on.
+        state: how its state is saved and loaded, for runs that are resumed exactly; by default as `state_of` knows.
+            Without one, a resumed run begins a new episode.
 
     Raises:
         InvalidValueError: a space that has no arrays of a fixed shape, or a vector environment.
@@ -42,7 +45,7 @@ class GymnasiumEnvironment:
         >>> environment.close()
     """
 
-    def __init__(self, environment: gymnasium.Env[Any, Any]) -> None:
+    def __init__(self, environment: gymnasium.Env[Any, Any], *, state: EnvironmentState | None = None) -> None:
         name = "GymnasiumEnvironment(environment)"
         if isinstance(environment, gymnasium.vector.VectorEnv):
             raise InvalidValueError(name, environment, "one environment", "use GymnasiumVectorEnvironment")
@@ -52,6 +55,7 @@ class GymnasiumEnvironment:
         self._spec = _environment_spec(environment.observation_space, environment.action_space, ())
         self._observation: Any = _NOT_RESET
         self._has_ended = False
+        self._state = state_of(environment) if state is None else state
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -86,6 +90,19 @@ class GymnasiumEnvironment:
         self._has_ended = bool(terminated or truncated)
         return _feedback(reward, terminated, truncated, False)
 
+    def save_state(self) -> PyTree | None:
+        """Return the state, or None if nobody knows how to save it."""
+        return None if self._state is None else _saved(self._state, self._environment, self)
+
+    def load_state(self, state: PyTree) -> None:
+        """Go on from a state. Called after `reset`.
+
+        Args:
+            state: what `save_state` returned.
+        """
+        _load(self._state, self._environment, state)
+        self._observation, self._has_ended = state["observation"], bool(state["has_ended"])
+
     def close(self) -> None:
         """Close the environment."""
         self._environment.close()
@@ -99,6 +116,7 @@ class GymnasiumVectorEnvironment:
     Args:
         environments: what `gymnasium.make_vec` returns, in the autoreset mode NEXT_STEP, which is the
             default there. It belongs to the adapter from here on.
+        state: as in `GymnasiumEnvironment`; known for `vectorization_mode="sync"`.
 
     Raises:
         InvalidValueError: a space that has no arrays of a fixed shape, or another autoreset mode.
@@ -111,7 +129,9 @@ class GymnasiumVectorEnvironment:
         >>> environments.close()
     """
 
-    def __init__(self, environments: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    def __init__(
+        self, environments: gymnasium.vector.VectorEnv[Any, Any, Any], *, state: EnvironmentState | None = None
+    ) -> None:
         _check_vector(environments)
         self._environments = environments
         self.num_envs = environments.num_envs
@@ -119,6 +139,7 @@ class GymnasiumVectorEnvironment:
         self._spec = _environment_spec(environments.observation_space, environments.action_space, shape)
         self._observation: Any = _NOT_RESET
         self._has_ended = np.zeros(shape, np.bool_)
+        self._state = state_of(environments) if state is None else state
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -150,9 +171,33 @@ class GymnasiumVectorEnvironment:
         self._has_ended = feedback["terminated"] | feedback["truncated"]
         return feedback
 
+    def save_state(self) -> PyTree | None:
+        """Return the state, or None if nobody knows how to save it."""
+        return None if self._state is None else _saved(self._state, self._environments, self)
+
+    def load_state(self, state: PyTree) -> None:
+        """Go on from a state. Called after `reset`.
+
+        Args:
+            state: what `save_state` returned.
+        """
+        _load(self._state, self._environments, state)
+        self._observation, self._has_ended = state["observation"], np.array(state["has_ended"])
+
     def close(self) -> None:
         """Close the environments."""
         self._environments.close()
+
+
+def _saved(state: EnvironmentState, environment: Any, adapter: Any) -> PyTree:
+    observation = jax.tree.map(np.array, adapter._observation)
+    return {"inner": state.save(environment), "observation": observation, "has_ended": np.array(adapter._has_ended)}
+
+
+def _load(state: EnvironmentState | None, environment: Any, saved: PyTree) -> None:
+    if state is None:
+        raise InvalidValueError("load_state(state)", None, "an environment that can load it", "pass `state=`")
+    state.load(environment, saved["inner"])
 
 
 _NOT_RESET = object()

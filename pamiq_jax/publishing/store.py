@@ -35,6 +35,16 @@ class SnapshotStore:
         self._latest = Snapshot.of(params, published_at=published_at)
         self._changed = threading.Condition()
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of the same form, as a restored system does. Called before anybody reads.
+
+        Raises:
+            UnknownNameError, PublishMismatchError: as `publish`.
+        """
+        check_publishable(self._latest.params, snapshot.params)
+        jax.block_until_ready(dict(snapshot.params))
+        self._latest = snapshot
+
     @property
     def latest(self) -> Snapshot:
         """The newest snapshot. Take it once and use it for all models. Called from any thread."""

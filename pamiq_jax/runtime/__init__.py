@@ -8,14 +8,16 @@ from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import Interaction
-from pamiq_jax.runtime.launch import Run, WaitResult, launch
+from pamiq_jax.runtime.launch import launch
 from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.rows import MetricRow
+from pamiq_jax.runtime.run import Run, WaitResult
 from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.worlds import Stateful
 
 __all__ = [
     "ActorState",
@@ -40,6 +42,7 @@ __all__ = [
     "RealClock",
     "Run",
     "Schedule",
+    "Stateful",
     "Status",
     "System",
     "TrainReport",

@@ -25,6 +25,10 @@ class Clock(Protocol):
         """Return seconds since local midnight, 0 to 86,399."""
         ...
 
+    def set(self, seconds: float) -> None:
+        """Go on from a time, as a restored system does."""
+        ...
+
     def pause(self) -> None:
         """Stop the time."""
         ...
@@ -59,6 +63,14 @@ class RealClock:
         self.scale = scale
         self._start = time.monotonic()
         self._paused_at: float | None = None
+
+    def set(self, seconds: float) -> None:
+        """Go on from a time, as a restored system does. Called before any worker has begun.
+
+        Args:
+            seconds: what `now` returns next.
+        """
+        self._start += self.now() / self.scale - seconds / self.scale
 
     def now(self) -> float:
         """Return seconds since this clock was made, pauses not counted."""
@@ -107,6 +119,14 @@ class VirtualClock:
     def second_of_day(self) -> int:
         """Return the time of day that the moves have led to."""
         return int(self._second_of_day + self._now) % 86_400
+
+    def set(self, seconds: float) -> None:
+        """Go on from a time, as a restored system does.
+
+        Args:
+            seconds: what `now` returns next.
+        """
+        self._now = seconds
 
     def advance(self, seconds: float) -> None:
         """Move it on.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
+from pamiq_jax.conditions import Progress
 from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError
 from pamiq_jax.publishing import check_finite
@@ -23,13 +24,15 @@ from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_traine
 from pamiq_jax.types import Params, PyTree
 
 
-def compile_system(system: System, *, seed: int = 0, check_donation: bool = False) -> Compiled:
+def compile_system(system: System, *, seed: int = 0, check_donation: bool = False, donates: bool = True) -> Compiled:
     """Return a system's compiled programs and first states. Nothing of it runs in a thread.
 
     Args:
         system: what to compile.
         seed: all keys are folded from it and from names, so adding a trainer changes no other's.
         check_donation: have each chunk prove that it deletes no published array.
+        donates: whether trainers' states are updated in place. False keeps every state as it was, so that it can be
+            saved in the background, for the price of one more copy of what would be donated.
 
     Raises:
         InvalidValueError: a buffer's records are not known.
@@ -74,7 +77,9 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
             for name, buffer in system.buffers.items()
             if (can_sample := buffer.can_sample) is not None
         },
-        trainers={name: _compile_schedule(system, name, runs[name], buffers) for name in system.trainers},
+        trainers={
+            name: _compile_schedule(system, name, runs[name], buffers, donates=donates) for name in system.trainers
+        },
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
     )
@@ -91,7 +96,10 @@ def _first_run(system: System, name: str, base: jax.Array) -> TrainerRun:
     params = {model: system.models[model].params for model in names}
     state = own(system.trainers[name].trainer.init(_named_key(base, f"trainer {name}"), params))
     data_key = own(_named_key(base, f"data {name}"))
-    return TrainerRun(state=state, data_key=data_key, run_key=data_key)
+    schedule = system.trainers[name]
+    # All counters are there from the start, so that every saved state has the same names.
+    last, after = dict.fromkeys(schedule.sources, Progress()), dict.fromkeys(schedule.after, 0)
+    return TrainerRun(state=state, data_key=data_key, run_key=data_key, last=last, after=after)
 
 
 def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
@@ -210,7 +218,7 @@ def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> C
 
 
 def _compile_schedule(
-    system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun]
+    system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun], *, donates: bool
 ) -> TrainerPrograms[Any]:
     schedule = system.trainers[name]
     trainer = schedule.trainer._replace(publish=_publish_function(system, name))
@@ -218,12 +226,12 @@ def _compile_schedule(
     on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
     sample = _sample_function(system, schedule)
     if not on_host:
-        return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk)
+        return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk, donates=donates)
     if on_host != set(schedule.sources):
         raise InvalidValueError(
             f"trainer {name!r} data", sorted(on_host), "all of its buffers placed alike", "give them one `placement`"
         )
-    return _compile_with_host_data(trainer, sample, run, states, schedule.chunk)
+    return _compile_with_host_data(trainer, sample, run, states, schedule.chunk, donates=donates)
 
 
 def _sample_function(system: System, schedule: Schedule) -> SampleFn:
@@ -251,7 +259,7 @@ def _data_of(records: Any) -> PyTree:
 
 
 def _compile_with_host_data(
-    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int
+    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int, *, donates: bool
 ) -> TrainerPrograms[Any]:
     """Gather a chunk's batches on the host in one program, and move them to the trainer in one transfer."""
     offsets = np.arange(steps, dtype=np.int32)
@@ -267,7 +275,7 @@ def _compile_with_host_data(
     host_key = jax.device_put(run.data_key, host)
     gathering = jax.jit(gather).lower(states, np.int32(0), host_key).compile()
     batches = jax.device_put(gathering(states, np.int32(0), host_key), device)
-    programs = compile_trainer(trainer, take, run.state, batches, steps=steps)
+    programs = compile_trainer(trainer, take, run.state, batches, steps=steps, donates=donates)
 
     def chunk(state: Any, states: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
         batches = gathering(states, np.int32(position), jax.device_put(rng_key, host))

@@ -278,6 +278,20 @@ class Control:
             if self._phase in ENDING:
                 raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
 
+    def post(self, worker: str, function: Callable[[], None]) -> bool:
+        """Have a worker call a function between two ticks, also while it is paused; return whether it lives.
+
+        Args:
+            worker: the thread's name.
+            function: it must not raise.
+        """
+        with self._lock:
+            if worker not in self._acknowledged:
+                return False
+            self._calls[worker].append(function)
+        self.nudge(worker)
+        return True
+
     def call[R](self, worker: str, function: Callable[[], R], timeout: float) -> R:
         """Have a worker call a function between two ticks, also while it is paused, and return what it returned.
 
@@ -298,9 +312,8 @@ class Control:
                 except Exception as error:
                     future.set_exception(error)
 
-        with self._lock:
-            self._calls[worker].append(answer)
-        self.nudge(worker)
+        if not self.post(worker, answer):
+            raise TimeoutError(f"{worker} has ended and answers no more; the system is {self._phase}")
         try:
             return future.result(timeout)
         except TimeoutError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
+
+import jax
+import numpy as np
 
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.clock import Clock
@@ -14,10 +17,12 @@ from pamiq_jax.runtime.deadline import DeadlinePolicy
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.process import CompileCounter
-from pamiq_jax.runtime.programs import Programs, Ready
+from pamiq_jax.runtime.programs import Compiled, Programs, Ready
+from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import ActorState, InferReport
 from pamiq_jax.runtime.status import InferenceStatus
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.worlds import load_world, save_world
 
 INFERENCE = "pamiq-inference"
 _CLOSING_SECONDS = 5.0
@@ -46,6 +51,31 @@ def reset_interaction(system: System, name: str, seed: int) -> None:
     interaction.environment.reset(seed)
     if not isinstance(interaction.agent, Agent):
         interaction.agent.reset(seed)
+
+
+def begin_interaction(
+    system: System, name: str, seed: int, compiled: Compiled, world: Mapping[str, Any] | None
+) -> ActorState:
+    """Start an interaction, or let it go on in a restored world, and return the state of its next tick.
+
+    A world that cannot be restored begins anew, with another seed than before; the agent's carry too, if the agent has
+    a flag for that.
+
+    Args:
+        system: what the interaction belongs to.
+        name: of the interaction.
+        seed: as given to the run.
+        compiled: with the actors' first states.
+        world: what was saved of environment and agent; None if nothing was restored.
+    """
+    actor = compiled.actors[name]
+    if world is None:
+        reset_interaction(system, name, seed)
+        return actor
+    reset_interaction(system, name, seed + actor.tick)
+    if load_world(system.interactions[name], dict(world)):
+        return actor
+    return actor._replace(resets=jax.tree.map(np.ones_like, actor.resets))
 
 
 class InferenceWorker:
@@ -100,6 +130,15 @@ class InferenceWorker:
             self._close()
             self._control.leave(self.thread)
 
+    def hand_in(self, saving: Saving) -> None:
+        """Add this interaction's state to the save under way. Called on this thread, between two ticks."""
+
+        def get() -> tuple[ActorState, dict[str, Any]]:
+            assert self.actor is not None, "only interactions that have begun are asked"
+            return self.actor, save_world(self.interaction)
+
+        saving.hand_in(self._name, get)
+
     def _goes_on(self) -> bool:
         paused, resumed = self.interaction.on_paused, self.interaction.on_resumed
         return self._control.checkpoint(
@@ -111,10 +150,9 @@ class InferenceWorker:
     def _infer_until_end(self, get_ready: Callable[[], Ready | None]) -> None:
         if not self._goes_on():
             return
-        reset_interaction(self._system, self._name, self._seed)
         ready = get_ready()
         assert ready is not None, "a worker runs only once the system is ready"
-        self.actor = ready.compiled.actors[self._name]
+        self.actor = begin_interaction(self._system, self._name, self._seed, ready.compiled, ready.world(self._name))
         with self._with_deadline(ready.compiled.programs) as programs:
             self._tick_until_end(programs, ready, self.actor)
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from pamiq_jax.checkpoint import Retention, StateStore, latest_n
+from pamiq_jax.conditions import Condition, Progress
 from pamiq_jax.errors import InvalidValueError, WorkerError
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.infer import infer_tick
-from pamiq_jax.runtime.inferring import reset_interaction
-from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, TrainReport, only_actor
+from pamiq_jax.runtime.inferring import begin_interaction
+from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.saved import Cut, Renames, collected, stored_value
+from pamiq_jax.runtime.saver import save_facts
+from pamiq_jax.runtime.saving import Origin, find_origin, restore, system_progress
+from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.worlds import save_world
 from pamiq_jax.types import Metrics
 
 _FREE_INTERVAL_SECONDS = 0.001
@@ -51,6 +61,12 @@ def run_lockstep(
     train_ticks: int = 1,
     check_donation: bool = False,
     on_interaction: Callable[[InferReport], Any] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    save: Condition | None = None,
+    keep: Retention | None = None,
+    resume: bool | int | str | os.PathLike[str] = False,
+    partial: bool = False,
+    rename: Renames | None = None,
 ) -> LockstepResult:
     """Return what a system becomes after a number of interactions, each followed by training ticks.
 
@@ -65,10 +81,18 @@ def run_lockstep(
         train_ticks: training ticks, that is chunks at the most, after each interaction.
         check_donation: have each chunk prove that it deletes no published array.
         on_interaction: called after each inference tick with its report.
+        directory: where the state is saved in the end; None saves nothing.
+        save: when states are saved besides, as in `launch`.
+        keep: which states stay, as in `launch`.
+        resume: where to begin from, as in `launch`. With an environment and an agent that can save their state, the
+            run goes on bit for bit as if it had never stopped.
+        partial: as in `launch`.
+        rename: as in `launch`.
 
     Raises:
         InvalidValueError: the system has no interaction, or a number is out of range.
         WorkerError: a trainer failed; its `__cause__` says why.
+        DirectoryHasStatesError, StateMismatchError, CorruptStateError: as in `launch`.
 
     Example:
         >>> import numpy as np, optax, jax.numpy as jnp, pamiq_jax as pj
@@ -96,29 +120,96 @@ def run_lockstep(
         raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
     if interactions < 0 or train_ticks < 0:
         raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
-    clock = VirtualClock()
+    place = None if directory is None else Path(directory)
+    if place is None and (save is not None or keep is not None):
+        raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
+    origin = find_origin(place, resume, partial, rename)
     compiled = compile_system(system, seed=seed, check_donation=check_donation)
-    programs, learner, actors, cells = compiled.programs, compiled.learner, dict(compiled.actors), compiled.cells()
-    for name in system.interactions:
-        reset_interaction(system, name, seed)
-    history: list[tuple[str, Metrics]] = []
-    due = dict.fromkeys(system.interactions, 0.0)
+    run = _Lockstep(compiled, origin, seed)
+    saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
     for _ in range(interactions):
-        name = min(due, key=lambda name: due[name])
-        clock.advance(due[name] - clock.now())
-        due[name] += system.interactions[name].interval_seconds or _FREE_INTERVAL_SECONDS
-        actors[name], inferred = infer_tick(programs, actors[name], cells, clock, name)
+        inferred = run.infer()
         if on_interaction is not None:
             on_interaction(inferred)
         for _ in range(train_ticks):
-            learner, report = train_tick(programs, learner, cells, clock)
-            _note(report, history)
-    buffers = buffer_statuses(system, cells, learner)
-    return LockstepResult(learner, actors, cells.store.latest, tuple(history), buffers)
+            run.train()
+        if saves is not None:
+            saves.save_if_due()
+    if saves is not None:
+        saves.save()
+    buffers = buffer_statuses(system, run.cells, run.learner)
+    return LockstepResult(run.learner, run.actors, run.cells.store.latest, tuple(run.history), buffers)
 
 
-def _note(report: TrainReport, history: list[tuple[str, Metrics]]) -> None:
-    if report.error is not None:
-        raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
-    if report.trainer is not None:
-        history.append((report.trainer, report.metrics))
+class _Lockstep:
+    """The values of a lockstep run, from tick to tick."""
+
+    def __init__(self, compiled: Compiled, origin: Origin | None, seed: int) -> None:
+        self.clock = VirtualClock()
+        found = None if origin is None else origin.read(compiled)
+        worlds: Mapping[str, Any] | None = None
+        self.due = dict.fromkeys(compiled.actors, 0.0)
+        if found is None:
+            self.cells = compiled.cells()
+        else:
+            cut, _ = found
+            compiled, self.cells = restore(compiled, cut, self.clock)
+            self.due, worlds = dict(cut.due), cut.worlds
+        self.programs, self.learner = compiled.programs, compiled.learner
+        system = self.programs.system
+        self.actors = {
+            name: begin_interaction(system, name, seed, compiled, None if worlds is None else worlds.get(name, {}))
+            for name in system.interactions
+        }
+        self.history: list[tuple[str, Metrics]] = []
+
+    def infer(self) -> InferReport:
+        name = min(self.due, key=lambda name: self.due[name])
+        self.clock.advance(self.due[name] - self.clock.now())
+        interval = self.programs.system.interactions[name].interval_seconds
+        self.due[name] += interval or _FREE_INTERVAL_SECONDS
+        self.actors[name], report = infer_tick(self.programs, self.actors[name], self.cells, self.clock, name)
+        return report
+
+    def train(self) -> None:
+        self.learner, report = train_tick(self.programs, self.learner, self.cells, self.clock)
+        if report.error is not None:
+            raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
+        if report.trainer is not None:
+            self.history.append((report.trainer, report.metrics))
+
+    def cut(self) -> Cut:
+        interactions = self.programs.system.interactions
+        return Cut(
+            self.learner,
+            self.actors,
+            self.cells.store.latest,
+            collected(self.cells.collectors),
+            {name: save_world(interaction) for name, interaction in interactions.items()},
+            self.due,
+            self.clock.now(),
+        )
+
+    @property
+    def progress(self) -> Progress:
+        return system_progress(self.cells, self.learner, self.clock)
+
+
+class _Saves:
+    """Saves a lockstep run between two interactions; the run stands still meanwhile."""
+
+    def __init__(self, store: StateStore, keep: Retention, policy: Condition | None, run: _Lockstep) -> None:
+        self._store, self._keep, self._policy, self._run = store, keep, policy, run
+        self._last = run.progress
+
+    def save_if_due(self) -> None:
+        now = self._run.progress
+        if self._policy is not None and self._policy(now, self._last).go:
+            self._last = self._policy.settle(now, self._last)
+            self.save()
+
+    def save(self) -> None:
+        cut = self._run.cut()
+        facts = save_facts(cut, dict(self._run.history))
+        self._store.write(stored_value(cut), facts=facts, created_at=time.time())
+        self._store.prune(self._keep)

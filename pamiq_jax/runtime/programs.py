@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from pamiq_jax.data import Chunk, Collector
+from pamiq_jax.data import Chunk, Collector, Record, record_spec
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
@@ -45,11 +46,17 @@ class Ready(NamedTuple):
         compiled: its programs, and the values it started from.
         cells: what its threads meet at.
         at: when that was, in seconds on the system's clock.
+        worlds: what was saved of environments and agents, by interaction; None if nothing was restored.
     """
 
     compiled: Compiled
     cells: Cells
     at: float
+    worlds: Mapping[str, Mapping[str, Any]] | None = None
+
+    def world(self, interaction: str) -> Mapping[str, Any] | None:
+        """Return what was saved of an interaction's environment and agent; None if nothing was restored."""
+        return None if self.worlds is None else self.worlds.get(interaction, {})
 
 
 class Compiled(NamedTuple):
@@ -73,6 +80,10 @@ class Compiled(NamedTuple):
     def actor(self) -> ActorState:
         """The first state of the only interaction."""
         return only_actor(self.actors)
+
+    def record_form(self, buffer: str) -> Record[Any]:
+        """Return what a buffer stores of one record, as a tree of `jax.ShapeDtypeStruct`."""
+        return record_spec(Record(self.examples[buffer], np.int32(0), np.bool_(False)))
 
     def cells(self, published_at: float = 0.0) -> Cells:
         """Return fresh cells: version 0 published, nothing collected.

@@ -118,5 +118,6 @@ def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clo
             second_of_day=clock.second_of_day(),
             busy_ms=int(run.busy_seconds * 1000),
             newest_ms=learner.buffers[source.buffer].newest_ms,
+            versions=cells.store.latest.version,
         )
     return result

@@ -47,6 +47,7 @@ class TrainerRun(NamedTuple):
         last: the progress on each of its sources when the last run started.
         after: how many runs the trainers that it follows had finished by then.
         reason: why it runs, or what it waits for.
+        prefetched: the next chunk's batches, where a buffer lies on the host; None for none.
     """
 
     state: Any
@@ -62,6 +63,7 @@ class TrainerRun(NamedTuple):
     last: Mapping[str, Progress] = MappingProxyType({})
     after: Mapping[str, int] = MappingProxyType({})
     reason: str = "not asked yet"
+    prefetched: PyTree | None = None
 
 
 class LearnerState(NamedTuple):

@@ -10,8 +10,11 @@ from typing import NamedTuple, override
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.runtime.interaction import AGENT
+from pamiq_jax.runtime.rows import floats
+from pamiq_jax.runtime.saver import SaveStatus
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.system import System
+from pamiq_jax.types import Metrics
 
 
 class TrainerStatus(NamedTuple):
@@ -97,6 +100,7 @@ class Status(NamedTuple):
         wakeups: how often each thread's sleep was ended.
         metrics_dropped: metric rows lost because the writer was slower than the trainers.
         errors: what went wrong so far.
+        saves: what has become of the saves.
         seconds: since it became ready, pauses not counted.
         version: the newest published version.
         trainers: by name.
@@ -109,6 +113,7 @@ class Status(NamedTuple):
     wakeups: Mapping[str, int]
     metrics_dropped: int
     errors: tuple[str, ...]
+    saves: SaveStatus = SaveStatus()
     seconds: float = 0.0
     version: int = 0
     trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
@@ -137,6 +142,8 @@ class Status(NamedTuple):
                 f"buffer {name}: {buffer.size:,} of {buffer.capacity:,}, "
                 f"{buffer.seen:,} seen, {buffer.dropped:,} dropped"
             )
+        if self.saves != SaveStatus():
+            lines.append(_saves_line(self.saves))
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 
 
@@ -145,6 +152,39 @@ def _inference_line(name: str, inference: InferenceStatus) -> str:
     line = f"{name}: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms"
     counts = {"left out": inference.deadline_misses, "by the fallback": inference.fallbacks}
     return line + "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+
+
+def _saves_line(saves: SaveStatus) -> str:
+    line = f"saves: {saves.written:,} written"
+    if saves.newest is not None:
+        line += f", the newest is number {saves.newest.number} of version {saves.newest.facts.get('version')}"
+    counts = {"failed": saves.failed, "skipped": saves.skipped}
+    line += "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    return f"{line}; the last failed: {saves.error}" if saves.error else line
+
+
+def trainer_statuses(
+    system: System, learner: LearnerState, phases: Mapping[str, TrainerPhase], metrics: Mapping[str, Metrics]
+) -> dict[str, TrainerStatus]:
+    """Return where the trainers are, by name.
+
+    Args:
+        system: the system.
+        learner: the training side's state.
+        phases: of the trainers, which may be newer than the state.
+        metrics: of each trainer's last chunk.
+    """
+    return {
+        name: TrainerStatus(
+            phase=phases[name],
+            reason=run.reason,
+            runs=run.runs,
+            steps=run.steps,
+            step_in_run=run.chunk * system.trainers[name].chunk,
+            metrics=floats(metrics[name]),
+        )
+        for name, run in learner.trainers.items()
+    }
 
 
 def buffer_statuses(system: System, cells: Cells, learner: LearnerState) -> dict[str, BufferStatus]:

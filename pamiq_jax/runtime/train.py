@@ -21,7 +21,13 @@ from pamiq_jax.types import Metrics
 
 
 def train_tick(
-    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, observe: Observe = ignore
+    programs: Programs,
+    learner: LearnerState,
+    cells: Cells,
+    clock: Clock,
+    observe: Observe = ignore,
+    *,
+    is_frozen: bool = False,
 ) -> tuple[LearnerState, TrainReport]:
     """Move what was collected into the buffers, then do one chunk of a run, if one is due.
 
@@ -34,6 +40,7 @@ def train_tick(
         cells: records come from here, snapshots go here.
         clock: for the conditions.
         observe: told of each transition.
+        is_frozen: leave the buffers as they are, for they are being saved; records wait.
 
     Returns:
         The state after the tick, and what was done. It blocks until the chunk is computed.
@@ -41,7 +48,8 @@ def train_tick(
     Example:
         See `compile_system`.
     """
-    learner = drain(programs, learner, cells, clock)
+    if not is_frozen:
+        learner = drain(programs, learner, cells, clock)
     learner, name, wake = choose(programs, learner, cells, clock)
     if name is None:
         return learner, TrainReport(wake=wake)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pamiq_jax.conditions import Wake
+from pamiq_jax.conditions import Wake, first_change
 from pamiq_jax.errors import CompileAfterReadyError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
@@ -18,6 +18,7 @@ from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.rows import MetricRow, MetricRows
+from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
@@ -40,6 +41,7 @@ class Workers:
         control: where the threads meet.
         rows: where metrics go.
         on_interaction: called after each inference tick, on the thread of that interaction.
+        saving: where states go, and where the run begins from.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Workers:
         control: Control,
         rows: MetricRows,
         on_interaction: Callable[[InferReport], Any] | None,
+        saving: Saving,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
         self.compiles = CompileCounter()
@@ -72,6 +75,7 @@ class Workers:
         }
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
+        self.saving = saving
         self._seed, self._strict = seed, strict
 
     def inference_targets(self) -> dict[str, Callable[[], None]]:
@@ -103,10 +107,10 @@ class Workers:
         self.compiles.start()
         if not self.control.send(SystemEvent.COMPILE):
             return None
-        compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict)
+        donates = self.saving.saver is None
+        compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict, donates=donates)
         self.control.send(SystemEvent.COMPILED)
-        self.learner = compiled.learner
-        self.ready = Ready(compiled, compiled.cells(self.clock.now()), self.clock.now())
+        self.ready, self.learner = self.saving.begin_run(compiled, self.clock)
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None
@@ -114,13 +118,33 @@ class Workers:
     def _train_until_end(self, ready: Ready) -> None:
         while self.control.checkpoint(TRAINING, self._trainers_paused, self._trainers_resumed):
             assert self.learner is not None, "it was set when the system became ready"
-            learner, report = train_tick(ready.compiled.programs, self.learner, ready.cells, self.clock, self._observe)
+            self._save_if_due(ready, self.learner)
+            is_frozen = self.saving.is_frozen
+            programs, cells = ready.compiled.programs, ready.cells
+            learner, report = train_tick(programs, self.learner, cells, self.clock, self._observe, is_frozen=is_frozen)
             self.learner = learner
-            if report.trainer is None:
-                self._wait_for_data(ready.cells, report.wake)
+            if report.trainer is None and is_frozen:
+                self.control.sleep(TRAINING, None)  # what comes meanwhile waits; the saver nudges
+            elif report.trainer is None:
+                self._wait_for_data(cells, first_change([report.wake, self.saving.wake(ready, learner)], of_all=False))
             else:
                 self._note(ready, learner, report)
             self._refuse_compiles(TRAINING)
+
+    def _save_if_due(self, ready: Ready, learner: LearnerState) -> None:
+        if not self.saving.is_due(ready, learner):
+            return
+        interactions = {name: worker.actor for name, worker in self.inference.items() if worker.actor is not None}
+        self.saving.begin(ready, learner, self.clock, self.metrics, interactions)
+        for name in interactions:
+            worker = self.inference[name]
+            if not self.control.post(worker.thread, functools.partial(worker.hand_in, self.saving)):
+                worker.hand_in(self.saving)  # its thread has ended: nobody else reads it
+
+    def save_now(self) -> None:
+        """Begin a save that was asked for, unless one is under way. Called on the training thread."""
+        if self.ready is not None and self.learner is not None:
+            self._save_if_due(self.ready, self.learner)
 
     def _stop_trainers(self) -> None:
         for name, phase in tuple(self.phases.items()):

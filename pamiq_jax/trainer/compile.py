@@ -44,7 +44,7 @@ class TrainerPrograms[S](NamedTuple):
 
 
 def compile_trainer[S](
-    trainer: Trainer[S, Any], sample: SampleFn, state: S, buffer_state: PyTree, *, steps: int
+    trainer: Trainer[S, Any], sample: SampleFn, state: S, buffer_state: PyTree, *, steps: int, donates: bool = True
 ) -> TrainerPrograms[S]:
     """Return a trainer's functions compiled ahead of time for these shapes.
 
@@ -56,6 +56,7 @@ def compile_trainer[S](
         state: a state with real arrays; it is not consumed.
         buffer_state: a state of the buffer, with real arrays.
         steps: steps in a chunk, at least 1.
+        donates: whether a chunk writes over what nobody else reads; False keeps the state it is given.
 
     Raises:
         StepStructureError: `setup`, `step` or `teardown` returns a state of another form.
@@ -70,7 +71,7 @@ def compile_trainer[S](
         >>> print(state.step)
         8
     """
-    plan = explain_donation(trainer, state)
+    plan = explain_donation(trainer, state, donates=donates)
     if not trainer.compiled:
         chunk = python_chunk(trainer, jax.jit(sample), steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)

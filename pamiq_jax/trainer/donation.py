@@ -22,6 +22,7 @@ PARAMETER = "a parameter, in a snapshot"
 PUBLISHED = "published as it is"
 READ = "read from another trainer"
 NOT_COMPILED = "the trainer is not compiled"
+SAVED = "saved in the background"
 
 
 class DonationRow(NamedTuple):
@@ -54,7 +55,7 @@ class DonationPlan(NamedTuple):
         return "\n".join([*lines, f"donated: {total:,} of {sum(row.nbytes for row in self.rows):,} bytes"])
 
 
-def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
+def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = True) -> DonationPlan:
     """Return what of a state is donated to the compiled training program, and why.
 
     Kept are the parameters and each leaf that `trainer.publish` hands out as it is; both can be
@@ -64,6 +65,7 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
     Args:
         trainer: the trainer.
         state: one of its states, arrays or specs.
+        donates: False for a run that saves its states: all is kept then.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -79,6 +81,8 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any) -> DonationPlan:
     """
     leaves = list(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
     reasons = _reasons_to_keep(trainer, state) if trainer.compiled else dict.fromkeys(range(len(leaves)), NOT_COMPILED)
+    if not donates:
+        reasons = dict.fromkeys(range(len(leaves)), SAVED) | reasons
     rows = [
         DonationRow(name, trees.nbytes(leaf), index not in reasons, reasons.get(index, "only the next step reads it"))
         for index, (name, leaf) in enumerate(leaves)

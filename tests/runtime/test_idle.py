@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.runtime.launch import Run
+from pamiq_jax.runtime import Run
 from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, World, fed_system, learner, learning_system
 
 IDLE_SECONDS = 0.3

@@ -1,0 +1,133 @@
+"""The state of Gymnasium environments, as plain values that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from pamiq_jax.envs.require import gymnasium
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.types import PyTree
+
+_PURE_PYTHON = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text")
+_GENERATOR, _SCALAR = "numpy bit generator", "numpy scalar"
+
+
+class EnvironmentState(NamedTuple):
+    """How the state of an environment is saved and loaded.
+
+    Attributes:
+        save: `(environment) -> state`: dicts, lists and tuples of arrays, numbers, str and None.
+        load: `(environment, state)`, on an environment that has been reset.
+    """
+
+    save: Callable[[Any], PyTree]
+    load: Callable[[Any, PyTree], None]
+
+
+def state_of(environment: Any) -> EnvironmentState | None:
+    """Return how an environment's state is saved, or None if it is not known.
+
+    It is known for Gymnasium's own environments in pure Python (`classic_control`, `toy_text`), in any of
+    Gymnasium's wrappers and in a `SyncVectorEnv`.
+
+    Args:
+        environment: an environment or a vector environment.
+
+    Example:
+        >>> state_of(gymnasium.make("CartPole-v1")) is python_state
+        True
+    """
+    members = _members(environment)
+    is_plain = bool(members) and all(type(one.unwrapped).__module__.startswith(_PURE_PYTHON) for one in members)
+    return python_state if is_plain else None
+
+
+def _members(environment: Any) -> list[Any]:
+    if isinstance(environment, gymnasium.vector.SyncVectorEnv):
+        return list(environment.envs)
+    return [environment] if isinstance(environment, gymnasium.Env) else []
+
+
+def _levels(environment: Any) -> list[Any]:
+    """Return an environment with all that it wraps, the outermost first."""
+    levels = [environment]
+    while isinstance(levels[-1], gymnasium.Wrapper):
+        levels.append(levels[-1].env)
+    return levels
+
+
+def _save(environment: Any) -> dict[str, Any]:
+    own: list[Any] = [environment] if isinstance(environment, gymnasium.vector.VectorEnv) else []
+    return {
+        "vector": [_attributes(one) for one in own],
+        "members": [[_attributes(level) for level in _levels(member)] for member in _members(environment)],
+    }
+
+
+def _load(environment: Any, state: PyTree) -> None:
+    members, own = _members(environment), [environment] * len(state["vector"])
+    if [len(_levels(member)) for member in members] != [len(levels) for levels in state["members"]]:
+        expected = f"{len(state['members'])} environments in as many wrappers as were saved"
+        raise InvalidValueError("load_state(environment)", str(environment), expected)
+    for one, attributes in zip(own, state["vector"], strict=True):
+        _set_attributes(one, attributes)
+    for member, levels in zip(members, state["members"], strict=True):
+        for level, attributes in zip(_levels(member), levels, strict=True):
+            _set_attributes(level, attributes)
+
+
+def _attributes(level: Any) -> dict[str, Any]:
+    """Return the attributes of an object that are plain values; the others are what it was built from."""
+    found = {name: _plain(value) for name, value in vars(level).items() if name not in ("env", "envs")}
+    return {name: value for name, value in found.items() if value is not _NOT_PLAIN}
+
+
+def _set_attributes(level: Any, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        if isinstance(value, Mapping) and _GENERATOR in value:
+            getattr(level, name).bit_generator.state = value[_GENERATOR]
+        else:
+            setattr(level, name, _copy(value))
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of a plain value, or `_NOT_PLAIN`."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.random.Generator):
+        return {_GENERATOR: value.bit_generator.state}
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.array(value)
+        if array.dtype.kind not in "biufc":
+            return _NOT_PLAIN
+        return array if isinstance(value, np.ndarray) else {_SCALAR: array}
+    if type(value) in (list, tuple):
+        parts = [_plain(part) for part in cast(list[Any], value)]
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in parts) else type(value)(parts)
+    if type(value) is dict:
+        items = {key: _plain(part) for key, part in cast(dict[Any, Any], value).items()}
+        is_plain = all(type(key) is str and part is not _NOT_PLAIN for key, part in items.items())
+        return items if is_plain else _NOT_PLAIN
+    return _NOT_PLAIN
+
+
+def _copy(value: Any) -> Any:
+    """Return a value that the environment may write into."""
+    if isinstance(value, np.ndarray):
+        return np.array(value)
+    if type(value) in (list, tuple):
+        return type(value)(_copy(part) for part in value)
+    if type(value) is dict:
+        parts = cast(dict[str, Any], value)
+        return parts[_SCALAR][()] if _SCALAR in parts else {key: _copy(part) for key, part in parts.items()}
+    return value
+
+
+python_state = EnvironmentState(_save, _load)
+"""Saves all attributes that are plain values, of an environment in pure Python and of what wraps it."""

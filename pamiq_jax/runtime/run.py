@@ -1,0 +1,386 @@
+"""The handle to a launched system: wait for it, command it, look at it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self
+
+from pamiq_jax.checkpoint import StateInfo
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.lifecycle import SystemEvent, SystemPhase
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.clock import RealClock
+from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_error
+from pamiq_jax.runtime.events import OnTransition
+from pamiq_jax.runtime.handle import TrainerHandle
+from pamiq_jax.runtime.inferring import inference_thread
+from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
+from pamiq_jax.runtime.rows import MetricRows, OnMetrics
+from pamiq_jax.runtime.saving import Restored, SavingOptions
+from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
+from pamiq_jax.runtime.status import Status, buffer_statuses, trainer_statuses
+from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.workers import TRAINING, Workers
+from pamiq_jax.types import PyTree
+
+
+class WaitResult(StrEnum):
+    """Why `Run.wait` came back."""
+
+    TIMEOUT = "timeout"
+    """The time is over; the system goes on."""
+    ENDED = "ended"
+    """The system was stopped, or has failed; `run.status` says which."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
+
+
+class Observers(NamedTuple):
+    """What looks on at a run; each is described at `launch`."""
+
+    on_metrics: OnMetrics | None = None
+    on_interaction: Callable[[InferReport], Any] | None = None
+    on_transition: OnTransition | None = None
+
+
+class Run:
+    """A launched system. Use it as a context manager, or call `stop` in the end.
+
+    All methods may be called from any thread but the system's own.
+
+    Attributes:
+        system: what was launched.
+        trainers: a `TrainerHandle` for each trainer, by name.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        clock: RealClock,
+        *,
+        lock: DirectoryLock | None,
+        seed: int,
+        strict: bool,
+        observers: Observers,
+        saving: SavingOptions,
+    ) -> None:
+        self.system = system
+        self._lock = lock
+        names = (TRAINING, *map(inference_thread, system.interactions))
+        self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
+        path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
+        self._rows = MetricRows(path, observers.on_metrics, self._metrics_failed)
+        self._workers = Workers(
+            system,
+            seed=seed,
+            strict=strict,
+            clock=clock,
+            control=self._control,
+            rows=self._rows,
+            on_interaction=observers.on_interaction,
+            saving=saving.begin(None if lock is None else lock.directory, self._save_failed, self._save_freed),
+        )
+        self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
+        targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
+        self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
+        self._has_stopped = False
+        self._stopping = threading.Lock()
+        SwitchInterval.shorten()
+        # Threads that call JAX while the interpreter goes down can crash it.
+        atexit.register(self.stop)
+        for thread in self._threads:
+            thread.start()
+
+    def _save_failed(self, error: Exception) -> None:
+        self._control.report_error(worker_error("pamiq-saver", error))
+
+    def _save_freed(self) -> None:
+        self._control.post(TRAINING, self._workers.save_now)
+
+    def _metrics_failed(self, error: Exception) -> None:
+        self._control.report_error(worker_error("pamiq-metrics", error))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        if error is None:
+            self._control.wait(0, lambda: True)  # raises what nobody has been told yet
+
+    # Waiting.
+
+    def wait(self, seconds: float | None = None) -> WaitResult:
+        """Sleep until the system ends, a worker fails, the time is over, or the user interrupts.
+
+        Args:
+            seconds: at most so long; None for no limit.
+
+        Raises:
+            WorkerError: a worker failed; its `__cause__` says why. Each failure is raised once.
+                The agent goes on acting when it was a trainer that failed.
+        """
+        try:
+            with self._stopped_by_interrupt():
+                has_ended = self._control.wait(seconds, lambda: self._control.phase in ENDED)
+        except KeyboardInterrupt:
+            return WaitResult.INTERRUPTED
+        return WaitResult.ENDED if has_ended else WaitResult.TIMEOUT
+
+    @contextlib.contextmanager
+    def _stopped_by_interrupt(self) -> Generator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    def wait_until_ready(self, timeout: float = 600.0) -> None:
+        """Sleep until everything is compiled and version 0 is published. An interrupt stops the system.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            WorkerError: compiling failed.
+            TimeoutError: it takes longer.
+        """
+        control = self._control
+        if self._workers.ready is not None and control.phase not in STARTING:
+            return  # a worker's later failure is for `wait` to raise
+        with self._stopped_by_interrupt():
+            is_ready = control.wait(timeout, lambda: control.phase not in STARTING)
+        if not is_ready:
+            raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
+
+    def wait_for_version(self, version: int, timeout: float) -> Snapshot:
+        """Sleep until a version or a later one is published, and return the newest snapshot.
+
+        An interrupt stops the system.
+
+        Args:
+            version: the least version to wait for.
+            timeout: seconds.
+
+        Raises:
+            WorkerError: a worker failed meanwhile; its `__cause__` says why.
+            TimeoutError: naming the newest version, also if the system has ended.
+        """
+        store, control = self._cells.store, self._control
+
+        def is_there() -> bool:
+            return store.latest.version >= version
+
+        with self._stopped_by_interrupt():
+            if not is_there():
+                control.wait(timeout, lambda: is_there() or control.phase in ENDING)
+        return store.wait_for(version, timeout=0)
+
+    @property
+    def _cells(self) -> Cells:
+        self.wait_until_ready()
+        if self._workers.ready is None:
+            raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")
+        return self._workers.ready.cells
+
+    # Commands.
+
+    def pause(self, timeout: float = 60.0) -> None:
+        """Stop acting and training; return once both stand still and all hooks have returned.
+
+        A run of a trainer is left where it is, between two chunks, and goes on there.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            PauseTimeoutError: a worker did not answer in time.
+            InvalidTransitionError: the system does not run.
+        """
+        self.wait_until_ready()
+        self._control.request(SystemEvent.PAUSE, SystemPhase.PAUSED, timeout)
+
+    def resume(self, timeout: float = 60.0) -> None:
+        """Go on from where `pause` stopped.
+
+        Does nothing if the system runs.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            PauseTimeoutError: a worker did not answer in time.
+            InvalidTransitionError: the system neither runs nor is paused.
+        """
+        self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
+
+    def save(self, timeout: float = 60.0) -> StateInfo:
+        """Save the system as it is now, and return what is known of the state once it is safe on the disk.
+
+        Nobody stands still for it, and it works while the system is paused.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            InvalidValueError: the run has no directory.
+            CheckpointWriteError: it could not be written; earlier states are as they were, and the system goes on.
+            TimeoutError: the training thread did not come to it, or writing takes longer.
+
+        Example:
+            >>> import tempfile, jax.numpy as jnp, pamiq_jax as pj
+            >>> system = pj.System(models={"m": pj.Model(jnp.zeros(3))})
+            >>> directory = tempfile.mkdtemp()
+            >>> with pj.launch(system, directory=directory) as run:
+            ...     info = run.save()
+            >>> with pj.launch(system, directory=directory, resume=True) as run:
+            ...     run.wait_until_ready()
+            ...     print(run.restored.state.number == info.number)
+            True
+        """
+        self.wait_until_ready()
+        saver = self._workers.saving.saver
+        if saver is None:
+            raise InvalidValueError("launch(directory)", None, "a directory, for states to be saved in")
+        future = saver.ask()
+        if not self._control.post(TRAINING, self._workers.save_now):
+            raise TimeoutError(f"the training thread has ended; nothing was saved. The system is {self._control.phase}")
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise TimeoutError(f"no state was saved within {timeout} seconds; see run.status.saves") from None
+
+    @property
+    def restored(self) -> Restored | None:
+        """What the run has begun from; None if it began anew. Waits until the system is ready."""
+        self.wait_until_ready()
+        return self._workers.saving.restored
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """End all threads, and put back what was changed in the process. Doing it twice does no harm.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: a thread is in a tick that does not end.
+        """
+        with self._stopping:  # whoever comes second waits until it is done
+            if not self._has_stopped:
+                self._stop(timeout)
+
+    def _stop(self, timeout: float) -> None:
+        self._control.send(SystemEvent.STOP)
+        for thread in self._threads:
+            thread.join(timeout)
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if not late and not self._rows.close(timeout):
+            late = ["pamiq-metrics"]
+        if not late and not self._workers.saving.close(timeout):
+            late = ["pamiq-saver"]
+        if late:
+            raise TimeoutError(
+                f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
+            )
+        self._has_stopped = True
+        SwitchInterval.restore()
+        atexit.unregister(self.stop)
+        if self._lock is not None:
+            self._lock.release()
+
+    # Looking, and bringing data.
+
+    def subscribe(self, on_transition: OnTransition) -> Callable[[], None]:
+        """Tell a function of each transition of each machine from here on, and return what ends that.
+
+        Args:
+            on_transition: called on the thread that makes the transition. What it raises is reported with its
+                name, and stops nobody.
+
+        Example:
+            >>> import jax.numpy as jnp, pamiq_jax as pj
+            >>> seen = []
+            >>> with pj.launch(pj.System(models={"m": pj.Model(jnp.zeros(()))})) as run:
+            ...     run.wait_until_ready()
+            ...     unsubscribe = run.subscribe(lambda transition: seen.append(str(transition.after)))
+            ...     run.pause()
+            ...     unsubscribe()
+            >>> seen
+            ['pausing', 'paused']
+        """
+        return self._control.subscribe(on_transition)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest published snapshot. Waits until the system is ready."""
+        return self._cells.store.latest
+
+    @property
+    def learner(self) -> LearnerState:
+        """The training side's state as of its last tick; its arrays last only while it is paused or stopped."""
+        self.wait_until_ready()
+        if self._workers.learner is None:
+            raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")
+        return self._workers.learner
+
+    def infer(self, model: str, *arguments: Any) -> Any:
+        """Return a model applied with its newest published parameters.
+
+        Args:
+            model: the name of a model with an `apply` function.
+            arguments: passed on behind the parameters.
+
+        Raises:
+            UnknownNameError: there is no such model in the snapshot, or it has no `apply`.
+        """
+        known = {name: spec.apply for name, spec in self.system.models.items() if spec.infer and spec.apply}
+        if model not in known:
+            raise UnknownNameError("model with `apply`", model, known, "run.infer")
+        return known[model](self.snapshot.params[model], *arguments)
+
+    def collect(self, buffer: str, record: PyTree) -> bool:
+        """Bring a record to a buffer, as the inference thread does; return whether it was kept.
+
+        Args:
+            buffer: the buffer's name.
+            record: copied.
+
+        Raises:
+            UnknownNameError: there is no such buffer.
+            RecordMismatchError: it differs from the buffer's example.
+        """
+        cells = self._cells
+        if buffer not in cells.collectors:
+            raise UnknownNameError("buffer", buffer, cells.collectors, "run.collect")
+        return cells.collectors[buffer].collect(record, cells.store.latest.version)
+
+    @property
+    def status(self) -> Status:
+        """What the system is doing, as of now. Never waits."""
+        workers, control = self._workers, self._control
+        ready, learner = workers.ready, workers.learner
+        status = Status(
+            phase=control.phase,
+            interactions={name: worker.status for name, worker in workers.inference.items()},
+            compiles_after_ready=workers.compiles.total if ready is not None else 0,
+            wakeups=dict(control.wakeups),
+            metrics_dropped=self._rows.dropped,
+            errors=tuple(str(error) for error in control.errors),
+            saves=workers.saving.status,
+        )
+        if ready is None or learner is None:
+            return status
+        return status._replace(
+            seconds=workers.clock.now() - ready.at,
+            version=ready.cells.store.latest.version,
+            trainers=trainer_statuses(self.system, learner, workers.phases, workers.metrics),
+            buffers=buffer_statuses(self.system, ready.cells, learner),
+        )

@@ -1,0 +1,247 @@
+"""A running system as one value that can be stored, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pamiq_jax.checkpoint import MatchReport, match, named_leaves
+from pamiq_jax.conditions import Progress
+from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.errors import StateMismatchError, UnknownNameError
+from pamiq_jax.lifecycle import TrainerPhase
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
+from pamiq_jax.types import Params, PyTree
+
+FORM = 1
+"""Raised when the names in a stored value change; older forms stay readable."""
+
+type Renames = Mapping[str, Mapping[str, str]]
+"""`{"trainers": {old name: new name}}`, likewise "models", "buffers" and "interactions"."""
+
+
+class Cut(NamedTuple):
+    """All that decides a system's future, as of one moment between two ticks of each of its threads.
+
+    Attributes:
+        learner: the training side.
+        actors: the inference side, by interaction.
+        snapshot: the newest one.
+        waiting: records that were collected and not yet added, and the counts, by buffer name.
+        worlds: states of environments and agents that have one, by interaction.
+        due: seconds on the clock at which each interaction's next tick is due.
+        seconds: on the clock.
+    """
+
+    learner: LearnerState
+    actors: Mapping[str, ActorState]
+    snapshot: Snapshot
+    waiting: Mapping[str, tuple[PyTree, CollectorCounts]]
+    worlds: Mapping[str, dict[str, Any]]
+    due: Mapping[str, float]
+    seconds: float
+
+
+def first_cut(compiled: Compiled) -> Cut:
+    """Return a compiled system as it begins: the form that a stored one must have."""
+    snapshot = Snapshot.of(compiled.params)
+    due = dict.fromkeys(compiled.actors, 0.0)
+    return Cut(compiled.learner, compiled.actors, snapshot, {}, {}, due, 0.0)
+
+
+def collected(collectors: Mapping[str, Collector[Any]]) -> dict[str, tuple[PyTree, CollectorCounts]]:
+    """Return copies of what waits in collectors, and the counts."""
+    return {name: (collector.pending_records(), collector.counts) for name, collector in collectors.items()}
+
+
+def stored_value(cut: Cut) -> dict[str, Any]:
+    """Return a cut as a value that `StateStore.write` takes. Nothing is copied."""
+    runs = cut.learner.trainers
+    return {
+        "form": FORM,
+        "leaves": named_leaves(_document(cut)),
+        "prefetched": {name: named_leaves(run.prefetched) for name, run in runs.items() if run.prefetched is not None},
+        "pending": {
+            group: {name: named_leaves(dict(params)) for name, params in members.items()}
+            for group, members in cut.learner.pending.items()
+        },
+        "waiting": {
+            name: {"records": named_leaves(records), "counts": tuple(counts)}
+            for name, (records, counts) in cut.waiting.items()
+        },
+        "worlds": dict(cut.worlds),
+    }
+
+
+def _document(cut: Cut) -> dict[str, Any]:
+    """Return what has the same leaves in every cut of one system."""
+    runs = cut.learner.trainers
+    return {
+        "trainers": {name: {**_plain(run), "prefetched": (), "phase": str(run.phase)} for name, run in runs.items()},
+        "buffers": {name: _plain(run) for name, run in cut.learner.buffers.items()},
+        "models": dict(cut.learner.models),
+        "scheduler": {"now_used": float(cut.learner.now_used), "turn": cut.learner.turn},
+        "interactions": {name: {**_plain(actor), "due": float(cut.due[name])} for name, actor in cut.actors.items()},
+        "snapshot": {**_plain(cut.snapshot), "params": dict(cut.snapshot.params)},
+        "clock": {"seconds": float(cut.seconds)},
+    }
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = values._asdict()
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
+
+
+def restored_cut(
+    compiled: Compiled, value: Mapping[str, Any], *, partial: bool = False, rename: Renames | None = None
+) -> tuple[Cut, MatchReport]:
+    """Return a stored system in the form of a compiled one, and what became of each leaf.
+
+    Args:
+        compiled: the system, as it would begin.
+        value: what `stored_value` returned, read from a store.
+        partial: begin with what is stored where it fits, and with what is new elsewhere.
+        rename: new names of trainers, models, buffers and interactions.
+
+    Raises:
+        StateMismatchError: naming each leaf that is missing, unexpected, or of another form.
+        UnknownNameError: a rename of what is not stored.
+    """
+    if value.get("form") != FORM:
+        raise StateMismatchError([f"form: expected {FORM}, stored is {value.get('form')}"])
+    names = _Renaming(rename or {})
+    first = first_cut(compiled)
+    leaves = {names.leaf(name): leaf for name, leaf in value["leaves"].items()}
+    names.check_used(value["leaves"])
+    document, report = match(_document(first), leaves, partial=partial)
+    cut = _cut(document)
+    groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
+    runs = {
+        name: run._replace(prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name)))
+        for name, run in cut.learner.trainers.items()
+    }
+    pending = {group: _pending(compiled, names, members) for group, members in groups.items()}
+    return cut._replace(
+        learner=cut.learner._replace(trainers=runs, pending=pending),
+        waiting=_waiting(compiled, names.keys("buffers", value["waiting"]), partial=partial),
+        worlds=names.keys("interactions", value["worlds"]),
+    ), report
+
+
+def _cut(document: Mapping[str, Any]) -> Cut:
+    actors: dict[str, ActorState] = {}
+    due: dict[str, float] = {}
+    for name, fields in document["interactions"].items():
+        due[name] = fields.pop("due")
+        actors[name] = ActorState(**fields)
+    fields = document["snapshot"]
+    snapshot = Snapshot.of(fields["params"])._replace(
+        **{name: fields[name] for name in ("version", "step", "published_at")}
+    )
+    learner = LearnerState(
+        trainers={name: _trainer_run(fields) for name, fields in document["trainers"].items()},
+        buffers={name: BufferRun(**fields) for name, fields in document["buffers"].items()},
+        models=document["models"],
+        **document["scheduler"],
+    )
+    return Cut(learner, actors, snapshot, {}, {}, due, document["clock"]["seconds"])
+
+
+def _trainer_run(fields: dict[str, Any]) -> TrainerRun:
+    """Return a trainer as it was; one that had failed or been stopped waits, and begins its next run anew."""
+    phase = TrainerPhase(fields["phase"])
+    last = {key: Progress(*progress) for key, progress in fields["last"].items()}
+    changes: dict[str, Any] = {"phase": phase, "prefetched": None, "last": last}
+    run = TrainerRun(**(fields | changes))
+    if phase in (TrainerPhase.WAITING, TrainerPhase.TRAINING):
+        return run
+    return run._replace(phase=TrainerPhase.WAITING, chunk=0, reason=f"restored; it was {phase}")
+
+
+def _prefetched(
+    compiled: Compiled, learner: LearnerState, name: str, stored: Mapping[str, Any] | None
+) -> PyTree | None:
+    gather = compiled.programs.trainers[name].gather
+    if stored is None or gather is None:
+        return None
+    sources = compiled.programs.system.trainers[name].sources
+    states = {key: learner.buffers[source.buffer].state for key, source in sources.items()}
+    return match(gather(states, 0, learner.trainers[name].run_key), stored)[0]
+
+
+def _pending(
+    compiled: Compiled, names: _Renaming, members: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Params]]:
+    pending: dict[str, Mapping[str, Params]] = {}
+    for name, leaves in names.keys("trainers", members).items():
+        if name in compiled.programs.system.trainers:
+            template = {model: compiled.params[model] for model in compiled.programs.system.published_by(name)}
+            pending[name] = match(template, {names.leaf(leaf): value for leaf, value in leaves.items()})[0]
+    return pending
+
+
+def _waiting(
+    compiled: Compiled, stored: Mapping[str, Any], *, partial: bool
+) -> dict[str, tuple[PyTree, CollectorCounts]]:
+    waiting: dict[str, tuple[PyTree, CollectorCounts]] = {}
+    for name, fields in stored.items():
+        if name not in compiled.examples:
+            continue  # a buffer that is gone: strict matching has refused that already
+        records: Mapping[str, Any] = fields["records"]
+        form = _rows_of(compiled.record_form(name), next(iter(records.values())).shape[0])
+        matched, report = match(form, records, partial=partial)
+        if not report.differences:
+            waiting[name] = matched, CollectorCounts(*fields["counts"])
+    return waiting
+
+
+def _rows_of(form: PyTree, rows: int) -> PyTree:
+    return jax.tree.map(lambda spec: np.zeros((rows, *spec.shape), spec.dtype), form)
+
+
+class _Renaming:
+    """Puts new names into the names of leaves and the keys of a stored value."""
+
+    _ROOM = re.compile(r"^\['(trainers|buffers|interactions)'\]\['([^']*)'\]")
+    _AFTER = re.compile(r"^\['after'\]\['([^']*)'\]$")
+    _MODELS = re.compile(r"^\['(?:models|snapshot)'\](?:\['params'\])?")
+
+    def __init__(self, rename: Renames) -> None:
+        if unknown := sorted(set(rename) - {"trainers", "models", "buffers", "interactions"}):
+            raise UnknownNameError("kind", unknown[0], ("trainers", "models", "buffers", "interactions"), "rename")
+        self._rename = rename
+
+    def keys(self, kind: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+        new = self._rename.get(kind, {})
+        return {new.get(name, name): value for name, value in stored.items()}
+
+    def leaf(self, name: str) -> str:
+        front, rest = "", name
+        if (found := self._ROOM.match(name)) is not None:
+            kind, old = found.groups()
+            front, rest = f"['{kind}']['{self._rename.get(kind, {}).get(old, old)}']", name[found.end() :]
+            if kind == "trainers" and (followed := self._AFTER.match(rest)) is not None:
+                return f"{front}['after']['{self._rename.get(kind, {}).get(followed.group(1), followed.group(1))}']"
+        elif (found := self._MODELS.match(name)) is not None:
+            front, rest = name[: found.end()], name[found.end() :]
+        return front + self._with_model(rest)
+
+    def _with_model(self, path: str) -> str:
+        """Return a path with the first part that is a renamed model's name replaced."""
+        for part in re.finditer(r"\['([^']*)'\]", path):
+            new = self._rename.get("models", {}).get(part.group(1))
+            if new is not None:
+                return f"{path[: part.start()]}['{new}']{path[part.end() :]}"
+        return path
+
+    def check_used(self, leaves: Mapping[str, Any]) -> None:
+        for kind, renames in self._rename.items():
+            for old in renames:
+                if not any(f"['{old}']" in name for name in leaves):
+                    raise UnknownNameError(kind.removesuffix("s"), old, (), "rename, of what is stored")

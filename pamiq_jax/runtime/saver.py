@@ -1,0 +1,294 @@
+"""Saves a running system without stopping it: a cut of references, written by a thread of its own.
+
+The training thread begins a save between two chunks by handing over its state, which is immutable: with saving, nothing
+of a trainer's state is donated. Each inference thread hands in its own between two ticks. Until the buffers are
+copied, which the saver's thread does, no record is added to them, for adding writes in place; training goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pamiq_jax.checkpoint import Retention, StateInfo, StateStore
+from pamiq_jax.conditions import Condition, Progress, Wake
+from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.runtime.rows import floats
+from pamiq_jax.runtime.saved import Cut, collected, stored_value
+from pamiq_jax.runtime.state import ActorState
+from pamiq_jax.types import Metrics, PyTree
+
+_HAND_IN_SECONDS = 5.0
+_LOGGER = logging.getLogger("pamiq_jax")
+
+
+class SaveStatus(NamedTuple):
+    """What has become of the saves of a run.
+
+    Attributes:
+        written: how many are complete.
+        failed: how many could not be written.
+        skipped: how many were due while the one before was still being written.
+        newest: the newest complete one.
+        error: what the last failure said; "" since the last success.
+        blocked_ms: how long the last save kept the training thread.
+        write_seconds: how long the last save took its own thread.
+    """
+
+    written: int = 0
+    failed: int = 0
+    skipped: int = 0
+    newest: StateInfo | None = None
+    error: str = ""
+    blocked_ms: float = 0.0
+    write_seconds: float = 0.0
+
+
+class _Save:
+    """One save under way: what has been handed in, and who is told in the end."""
+
+    def __init__(self, cut: Cut, metrics: Mapping[str, Metrics], collectors: Mapping[str, Collector[Any]]) -> None:
+        self.cut, self.metrics, self.collectors = cut, metrics, collectors
+        self.actors: dict[str, tuple[ActorState, dict[str, Any]]] = {}
+        self.waiting: dict[str, tuple[PyTree, CollectorCounts]] | None = None
+        self.problem: Exception | None = None
+
+
+class Saver:
+    """The thread that writes states, and the one save that may be under way.
+
+    Args:
+        store: where to.
+        keep: which states stay.
+        policy: when to save by itself; None saves only when asked.
+        on_error: told of a save that failed; training goes on.
+        on_free: called when records may be added to buffers again, and when the next save may begin.
+        wall_clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        *,
+        keep: Retention,
+        policy: Condition | None,
+        on_error: Callable[[Exception], None],
+        on_free: Callable[[], None],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.status = store, SaveStatus()
+        self._keep, self._policy, self._on_error, self._on_free = keep, policy, on_error, on_free
+        self._wall_clock = wall_clock
+        self._changed = threading.Condition()
+        self._save: _Save | None = None
+        self._asked: list[Future[StateInfo]] = []  # by callers, to be answered by the next save that begins
+        self._answers: list[Future[StateInfo]] = []  # of the save under way
+        self._last = Progress()
+        self._is_frozen = self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="pamiq-saver", daemon=True)
+        self._thread.start()
+
+    # Called from any thread.
+
+    def ask(self) -> Future[StateInfo]:
+        """Have the next moment saved, and return what will be known of it."""
+        future: Future[StateInfo] = Future()
+        with self._changed:
+            self._asked.append(future)
+        return future
+
+    def close(self, timeout: float) -> bool:
+        """Write what is under way, end the thread, and return whether it has ended in time.
+
+        Args:
+            timeout: seconds.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        with self._changed:
+            asked, self._asked = self._asked, []
+        for future in asked:
+            future.set_exception(RuntimeError("the system has ended; nothing was saved"))
+        return not self._thread.is_alive()
+
+    # Called from the training thread.
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no record may be added to a buffer, and no priority be changed, for now."""
+        return self._is_frozen
+
+    def resume_from(self, progress: Progress) -> None:
+        """Count the policy's time and steps from here on: a state was restored, or the system has become ready."""
+        self._last = progress
+
+    def wake(self, progress: Progress) -> Wake:
+        """Return what must happen before the policy has to be asked again."""
+        return Wake() if self._policy is None else self._policy(progress, self._last).wake
+
+    def is_due(self, progress: Progress) -> bool:
+        """Return whether a save should begin now: one was asked for, or the policy says so and none is under way."""
+        is_free = self._save is None
+        if self._asked:
+            return is_free
+        if self._policy is None or not self._policy(progress, self._last).go:
+            return False
+        if not is_free:
+            self._last = self._policy.settle(progress, self._last)
+            self.status = self.status._replace(skipped=self.status.skipped + 1)
+        return is_free
+
+    def begin(
+        self,
+        cut: Cut,
+        progress: Progress,
+        metrics: Mapping[str, Metrics],
+        collectors: Mapping[str, Collector[Any]],
+        interactions: Mapping[str, ActorState],
+    ) -> None:
+        """Begin a save with what the training thread has; the interactions named hand in theirs.
+
+        Args:
+            cut: of the training side.
+            progress: what the policy counts from.
+            metrics: the newest of each trainer.
+            collectors: what waits in them belongs to the state.
+            interactions: the last known states of those that will hand in newer ones.
+        """
+        save = _Save(cut, metrics, collectors)
+        with self._changed:
+            self._save, self._is_frozen = save, True
+            self._expected = dict(interactions)
+            self._answers, self._asked = self._asked, []
+            if self._policy is not None:
+                self._last = self._policy.settle(progress, self._last)
+            if not interactions:
+                save.waiting = collected(collectors)
+            self._changed.notify_all()
+
+    def blocked(self, seconds: float) -> None:
+        """Note how long the training thread was busy with beginning the save."""
+        self.status = self.status._replace(blocked_ms=1000 * seconds)
+
+    # Called from the inference threads.
+
+    def hand_in(self, interaction: str, get: Callable[[], tuple[ActorState, dict[str, Any]]]) -> None:
+        """Add an interaction's part to the save under way, between two of its ticks.
+
+        What `get` raises, for example in an environment's `save_state`, makes the save fail and nothing else.
+        """
+        save = self._save
+        if save is None or interaction in save.actors:
+            return
+        try:
+            part = get()
+        except Exception as error:
+            error.add_note(f"while the state of interaction {interaction!r} was taken")
+            part, save.problem = (self._expected[interaction], {}), error
+        with self._changed:
+            save.actors[interaction] = part
+            if save.waiting is None and len(save.actors) == len(self._expected):
+                save.waiting = collected(save.collectors)
+            self._changed.notify_all()
+
+    # The saver's own thread.
+
+    def _work(self) -> None:
+        while (save := self._next()) is not None:
+            started = time.monotonic()
+            answers, error, info = self._answers, None, None
+            try:
+                info = self._write(save)
+            except Exception as raised:  # a full disk must stop nobody: it is told, and the last state stays
+                error = raised
+            finally:
+                self._thaw()
+            self._note(info, error, time.monotonic() - started)
+            with self._changed:
+                self._save = None
+            for future in answers:
+                future.set_result(info) if info is not None else future.set_exception(error)
+            self._on_free()
+
+    def _next(self) -> _Save | None:
+        """Return the next save with all that belongs to it; what is not handed in in time is taken as last known."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._save is not None or self._is_closed)
+            save = self._save
+            if save is None:
+                return None
+            self._changed.wait_for(lambda: save.waiting is not None or self._is_closed, _HAND_IN_SECONDS)
+            if save.waiting is None:
+                late = sorted(set(self._expected) - set(save.actors))
+                _LOGGER.warning("saved without the present state of %s, which did not answer", ", ".join(late))
+                save.waiting = collected(save.collectors)
+            return save
+
+    def _write(self, save: _Save) -> StateInfo:
+        if save.problem is not None:
+            raise save.problem
+        parts = {name: (actor, {}) for name, actor in self._expected.items()} | save.actors
+        buffers = {
+            name: run._replace(state=jax.tree.map(_host_copy, run.state))
+            for name, run in save.cut.learner.buffers.items()
+        }
+        self._thaw()
+        cut = save.cut._replace(
+            learner=save.cut.learner._replace(buffers=buffers),
+            actors={**save.cut.actors, **{name: actor for name, (actor, _) in parts.items()}},
+            worlds={name: world for name, (_, world) in parts.items() if world},
+            waiting=save.waiting or {},
+        )
+        info = self.store.write(stored_value(cut), facts=save_facts(cut, save.metrics), created_at=self._wall_clock())
+        self.store.prune(self._keep)
+        return info
+
+    def _thaw(self) -> None:
+        if self._is_frozen:
+            self._is_frozen = False
+            self._on_free()
+
+    def _note(self, info: StateInfo | None, error: Exception | None, seconds: float) -> None:
+        status = self.status._replace(write_seconds=seconds)
+        if error is None:
+            self.status = status._replace(written=status.written + 1, newest=info, error="")
+            return
+        self.status = status._replace(failed=status.failed + 1, error=f"{type(error).__name__}: {error}")
+        _LOGGER.error("a state could not be saved: %s", error)
+        if not self._answers:  # who asked is told by the future
+            self._on_error(error)
+
+
+def _host_copy(leaf: Any) -> Any:
+    """Return an array of a buffer in memory of its own, since adding records writes into the buffer's."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_host_copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return np.array(leaf)
+
+
+def save_facts(cut: Cut, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
+    """Return what a person, or `best`, wants to know of a state without reading it.
+
+    Args:
+        cut: what is saved.
+        metrics: the newest of each trainer; they become "trainer.metric".
+    """
+    return {
+        "version": cut.snapshot.version,
+        "seconds": round(cut.seconds, 3),
+        "steps": {name: run.steps for name, run in cut.learner.trainers.items()},
+        "ticks": {name: actor.tick for name, actor in cut.actors.items()},
+        "metrics": {
+            f"{trainer}.{name}": value for trainer, row in metrics.items() for name, value in floats(row).items()
+        },
+    }

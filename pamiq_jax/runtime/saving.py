@@ -1,0 +1,247 @@
+"""Where a run's states go, where it begins from, and the arguments that say so."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
+from pamiq_jax.conditions import Condition, Progress, Wake
+from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, UnknownNameError
+from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.programs import Compiled, Ready
+from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
+from pamiq_jax.runtime.saver import Saver, SaveStatus
+from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
+from pamiq_jax.types import Metrics
+
+
+class Restored(NamedTuple):
+    """What a run has begun from.
+
+    Attributes:
+        state: which state.
+        directory: where it lay.
+        report: what became of each leaf.
+    """
+
+    state: StateInfo
+    directory: Path
+    report: MatchReport
+
+
+class Origin(NamedTuple):
+    """Which state to begin from, and how.
+
+    Attributes:
+        directory: where it lies.
+        number: which one; None is the newest.
+        is_optional: whether to begin anew if there is none.
+        partial: whether what does not fit begins anew.
+        rename: new names of trainers, models, buffers and interactions.
+    """
+
+    directory: Path
+    number: int | None = None
+    is_optional: bool = False
+    partial: bool = False
+    rename: Renames | None = None
+
+    def read(self, compiled: Compiled) -> tuple[Cut, Restored] | None:
+        """Return the state in the form of a compiled system, or None if there is none and that may be.
+
+        Raises:
+            StateMismatchError: it does not fit.
+            CorruptStateError: it is damaged; name an older one to begin from that.
+            UnknownNameError: there is none.
+        """
+        store = StateStore(self.directory)
+        states = {info.number: info for info in store.states()}
+        if self.number is None and not states:
+            if self.is_optional:
+                return None
+            raise UnknownNameError("state", "the newest", (), str(self.directory))
+        number = max(states) if self.number is None else self.number
+        if number not in states:
+            raise UnknownNameError("state", number, states, str(self.directory))
+        cut, report = restored_cut(compiled, store.read(number), partial=self.partial, rename=self.rename)
+        return cut, Restored(states[number], self.directory, report)
+
+
+def find_origin(
+    directory: Path | None,
+    resume: bool | int | str | os.PathLike[str],
+    partial: bool,
+    rename: Renames | None,
+) -> Origin | None:
+    """Return where a run begins from, as `launch` and `run_lockstep` are told.
+
+    Args:
+        directory: the run's own.
+        resume: False begins anew; True goes on from the newest state in the directory, if there is one; a number from
+            that one; a path from the newest state of another run.
+        partial: see `Origin`.
+        rename: see `Origin`.
+
+    Raises:
+        DirectoryHasStatesError: a new run would put its states among those of another one.
+        InvalidValueError: there is no directory to resume from.
+    """
+    has_states = directory is not None and bool(StateStore(directory).states())
+    is_own = isinstance(resume, bool | int)
+    if has_states and (resume is False or not is_own):
+        raise DirectoryHasStatesError(
+            f"{directory} has states of an earlier run; pass resume=True to go on from the newest, or give this run "
+            "another directory"
+        )
+    if resume is False:
+        return None
+    if not is_own:
+        return Origin(Path(resume), partial=partial, rename=rename)
+    if directory is None:
+        raise InvalidValueError("resume", resume, "False without a directory", "pass directory=, or a path to resume")
+    is_any = resume is True
+    return Origin(directory, None if is_any else int(resume), is_optional=is_any, partial=partial, rename=rename)
+
+
+def restore(compiled: Compiled, cut: Cut, clock: Clock) -> tuple[Compiled, Cells]:
+    """Return a compiled system and its cells as they were when a state was saved; sets the clock.
+
+    Args:
+        compiled: the system as it would begin.
+        cut: what was saved.
+        clock: goes on from the time that was saved.
+    """
+    clock.set(cut.seconds)
+    compiled = compiled._replace(learner=cut.learner, actors=dict(cut.actors))
+    cells = compiled.cells(cut.snapshot.published_at)
+    cells.store.restore(cut.snapshot)
+    for name, (records, counts) in cut.waiting.items():
+        cells.collectors[name].restore(records, counts)
+    return compiled, cells
+
+
+class SavingOptions(NamedTuple):
+    """What a launched run is told about states.
+
+    Attributes:
+        origin: where it begins from; None begins anew.
+        keep: which states stay.
+        policy: when it saves by itself; None only when asked.
+    """
+
+    origin: Origin | None
+    keep: Retention
+    policy: Condition | None
+
+    def begin(
+        self, directory: Path | None, on_error: Callable[[Exception], None], on_free: Callable[[], None]
+    ) -> Saving:
+        """Return the run's saves; starts their thread if there is a directory."""
+        if directory is None:
+            return Saving(None, self.origin)
+        store = StateStore(directory)
+        saver = Saver(store, keep=self.keep, policy=self.policy, on_error=on_error, on_free=on_free)
+        return Saving(saver, self.origin)
+
+
+class Saving:
+    """The saves of a launched run: does nothing where there is no saver.
+
+    Args:
+        saver: the thread that writes; None saves nothing.
+        origin: where the run begins from; None begins anew.
+    """
+
+    def __init__(self, saver: Saver | None, origin: Origin | None) -> None:
+        self.saver, self.restored = saver, None
+        self._origin = origin
+
+    def begin_run(self, compiled: Compiled, clock: Clock) -> tuple[Ready, LearnerState]:
+        """Return the system ready to run, as it was saved or anew. Called on the training thread."""
+        found = None if self._origin is None else self._origin.read(compiled)
+        worlds = None
+        if found is None:
+            cells = compiled.cells(clock.now())
+        else:
+            cut, self.restored = found
+            compiled, cells = restore(compiled, cut, clock)
+            worlds = cut.worlds
+            for name, collector in cells.collectors.items():
+                if not all(worlds.get(feeder) for feeder in _feeders(compiled, name)):
+                    collector.mark_gap()
+        ready = Ready(compiled, cells, clock.now(), worlds)
+        if self.saver is not None:
+            self.saver.resume_from(system_progress(cells, compiled.learner, clock))
+        self._clock = clock
+        return ready, compiled.learner
+
+    def close(self, timeout: float) -> bool:
+        """End the saver's thread, and return whether it has ended in time."""
+        return self.saver is None or self.saver.close(timeout)
+
+    @property
+    def status(self) -> SaveStatus:
+        """What has become of the saves so far."""
+        return SaveStatus() if self.saver is None else self.saver.status
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether records must wait because the buffers are being saved."""
+        return self.saver is not None and self.saver.is_frozen
+
+    def wake(self, ready: Ready, learner: LearnerState) -> Wake:
+        """Return when the policy must be asked again."""
+        return Wake() if self.saver is None else self.saver.wake(system_progress(ready.cells, learner, self._clock))
+
+    def is_due(self, ready: Ready, learner: LearnerState) -> bool:
+        """Return whether a save should begin."""
+        return self.saver is not None and self.saver.is_due(system_progress(ready.cells, learner, self._clock))
+
+    def begin(
+        self,
+        ready: Ready,
+        learner: LearnerState,
+        clock: Clock,
+        metrics: Mapping[str, Metrics],
+        interactions: Mapping[str, ActorState],
+    ) -> None:
+        """Begin a save with the training side as it is now. Called on the training thread."""
+        assert self.saver is not None, "somebody found a save due"
+        started, now = time.perf_counter(), clock.now()
+        actors = {**ready.compiled.actors, **interactions}
+        cut = Cut(learner, actors, ready.cells.store.latest, {}, {}, dict.fromkeys(actors, now), now)
+        progress = system_progress(ready.cells, learner, clock)
+        self.saver.begin(cut, progress, dict(metrics), ready.cells.collectors, interactions)
+        self.saver.blocked(time.perf_counter() - started)
+
+    def hand_in(self, interaction: str, get: Callable[[], tuple[ActorState, dict[str, Any]]]) -> None:
+        """Add an interaction's part. Called on its inference thread."""
+        if self.saver is not None:
+            self.saver.hand_in(interaction, get)
+
+
+def _feeders(compiled: Compiled, buffer: str) -> list[str]:
+    system = compiled.programs.system
+    return [name for name in system.interactions if buffer in system.collects(name)]
+
+
+def system_progress(cells: Cells, learner: LearnerState, clock: Clock) -> Progress:
+    """Return what a save policy counts: all trainers and buffers together.
+
+    Args:
+        cells: for records seen and versions.
+        learner: the training side's state.
+        clock: for the time.
+    """
+    return Progress(
+        seen=sum(collector.counts.seen for collector in cells.collectors.values()),
+        inserted=sum(buffer.inserted for buffer in learner.buffers.values()),
+        steps=sum(run.steps for run in learner.trainers.values()),
+        time_ms=int(clock.now() * 1000),
+        second_of_day=clock.second_of_day(),
+        versions=cells.store.latest.version,
+    )
