@@ -28,6 +28,7 @@ from pamiq_jax.trainer.donation import (
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
+from pamiq_jax.trainer.guard import GuardedState, guard, needs_rollback
 from pamiq_jax.trainer.hyperparameters import (
     HyperparameterState,
     get_hyperparameters,
@@ -47,6 +48,7 @@ __all__ = [
     "Decay",
     "DonationPlan",
     "DonationRow",
+    "GuardedState",
     "HyperparameterState",
     "InitFn",
     "LossFn",
@@ -73,8 +75,10 @@ __all__ = [
     "forwarded_leaves",
     "get_hyperparameters",
     "gradient_trainer",
+    "guard",
     "jit_forwarding",
     "models_of",
+    "needs_rollback",
     "own",
     "publish_params",
     "receive_models",

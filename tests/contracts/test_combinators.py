@@ -15,6 +15,7 @@ from pamiq_jax.trainer import (
     alternate,
     ema,
     gradient_trainer,
+    guard,
     set_hyperparameters,
     skip_first,
     with_hyperparameters,
@@ -89,6 +90,8 @@ TRAINERS: dict[str, Trainer[Any, Any]] = {
         with_hyperparameters(lambda decay: ema(half("encoder", "decoder"), decay), decay=0.9),
         half("decoder", "encoder"),
     ),
+    "guarded": guard(adam()),
+    "average, alternating, guarded": ema(alternate(guard(half("encoder", "decoder")), half("decoder", "encoder")), 0.9),
 }
 
 
