@@ -184,5 +184,7 @@ def test_facts_that_are_not_json_are_refused(tmp_path: Path) -> None:
 def test_nothing_in_the_room_can_run_code_from_a_file() -> None:
     sources = list(Path(pamiq_jax.checkpoint.__file__).parent.glob("*.py"))
     assert len(sources) > 5
-    forbidden = re.compile(r"pickle|marshal|shelve|dill|np\.load|numpy\.load|\beval\(|\bexec\(|__import__|import_module")
+    forbidden = re.compile(
+        r"pickle|marshal|shelve|dill|np\.load|numpy\.load|\beval\(|\bexec\(|__import__|import_module"
+    )
     assert [path.name for path in sources if forbidden.search(path.read_text())] == []
