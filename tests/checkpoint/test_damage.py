@@ -77,7 +77,7 @@ def test_any_file_that_is_cut_or_missing_is_found(tmp_path: Path, end: str) -> N
         else:
             path.write_bytes(whole[:-1] if end == "cut" else whole + b"x")
         store = StateStore(tmp_path)
-        with pytest.raises(CorruptStateError, match="state 1 is damaged: .*(missing|bytes|checksum)"):
+        with pytest.raises(CorruptStateError, match=r"state 1 is damaged: .*(missing|bytes|checksum)"):
             store.read(1)
         assert not store.verify()[0].is_sound
         path.write_bytes(whole)
@@ -182,7 +182,7 @@ def failing_reads(part: str, number: int) -> Any:
 def test_a_disk_that_cannot_read_a_file_is_damage(tmp_path: Path, part: str) -> None:
     store_with(tmp_path, 1, 2)
     store = StateStore(tmp_path, failing_reads(part, errno.EIO))
-    with pytest.raises(CorruptStateError, match="state 2 is damaged: .*cannot be read: .*made to fail"):
+    with pytest.raises(CorruptStateError, match=r"state 2 is damaged: .*cannot be read: .*made to fail"):
         store.read(2)
     assert not store.verify(2)[0].is_sound
 
@@ -199,7 +199,7 @@ def test_a_file_that_may_not_be_read_is_not_damage(tmp_path: Path) -> None:
 def test_nothing_is_pruned_while_a_manifest_cannot_be_read(tmp_path: Path, number: int) -> None:
     store_with(tmp_path, 1, 2)
     before = files_of(tmp_path)
-    with pytest.raises(CheckpointWriteError, match="pruning states in .*made to fail"):
+    with pytest.raises(CheckpointWriteError, match=r"pruning states in .*made to fail"):
         StateStore(tmp_path, failing_reads("/00000001/manifest.json", number)).prune(latest_n(1))
     assert files_of(tmp_path) == before
 
