@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import print_row
 
-NAMES = ("publish", "train_throughput")
+NAMES = ("publish", "train_throughput", "checkpoint_write")
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ def check_a_later_save_works_and_cleans_up(files: Files, directory: Path = DIREC
     numbers = [state.number for state in StateStore(directory, files).states()]
     assert numbers == sorted(set(numbers))
     prune(files, directory)
+    assert sound_seeds(files, directory) == [9]
     assert blocks(files, directory) == blocks(disk_with(9).files())
 
 
@@ -96,6 +97,8 @@ def test_a_crash_at_any_operation_leaves_whole_states(name: str, is_kept: Callab
             disk.lose_power(is_kept(position))
         assert sound_seeds(disk.files()) in allowed, f"after operation {position} of {total}"
         check_a_later_save_works_and_cleans_up(disk.files())
+        disk.lose_power()
+        assert sound_seeds(disk.files()) == [9], "what the crash left unsynced was relied on"
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -184,6 +187,23 @@ def test_one_store_goes_on_after_a_failed_save() -> None:
     store.write(small_value(3), facts={"seed": 3}, created_at=0)
     disk.lose_power()
     assert sound_seeds(disk.files()) == [1, 2, 3]
+
+
+def test_blocks_of_a_failed_save_may_be_pruned_before_the_next_one() -> None:
+    disk = disk_with(1)
+    state = {"broken": True}
+
+    def act(name: str, number: int) -> None:
+        if state["broken"] and name == "sync_directory" and len(blocks(disk.files())) > 5:
+            raise OSError(errno.EIO, "Input/output error")
+
+    store = StateStore(DIRECTORY, files_that(act, disk.files()), block_bytes=64)
+    with pytest.raises(CheckpointWriteError, match="Input/output error"):
+        store.write(small_value(2), facts={"seed": 2}, created_at=0)
+    state["broken"] = False
+    assert store.prune(latest_n(1)).freed_bytes > 0
+    store.write(small_value(2), facts={"seed": 2}, created_at=0)
+    assert sound_seeds(disk.files()) == [1, 2]
 
 
 def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
