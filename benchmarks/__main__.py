@@ -7,7 +7,11 @@ import importlib
 
 from benchmarks.harness import print_row
 
+<<<<<<< HEAD
 NAMES = ("guard", "publish", "train_throughput")
+=======
+NAMES = ("publish", "train_throughput", "checkpoint_write")
+>>>>>>> checkpoint-room
 
 
 def main() -> None:

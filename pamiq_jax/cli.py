@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pamiq_jax.checkpoint import describe_soundness, describe_states
+from pamiq_jax.errors import PamiqError
+
 DEMO_PACKAGES = ("gymnasium", "matplotlib", "rich")
 
 
@@ -27,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: 0
     """
     options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
     missing = [name for name in DEMO_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         print(f"the demo needs {', '.join(missing)}: pip install 'pamiq-jax[demo]'", file=sys.stderr)
@@ -36,6 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return session.run_cartpole(
         seed=options.seed, seconds=options.seconds, plain=options.plain, directory=options.directory
     )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    try:
+        print(describe_states(options.directory, state=options.state, all_leaves=options.all))
+    except (PamiqError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        is_sound, text = describe_soundness(options.directory)
+    except (PamiqError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text)
+    return 0 if is_sound else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     cartpole.add_argument("--seconds", type=_seconds, default=60.0, help="at most so long, from launch (default: 60)")
     cartpole.add_argument("--plain", action="store_true", help="print a line every second instead of a live view")
     cartpole.add_argument("--directory", type=Path, help="for the files (default: a new one under runs/cartpole)")
+    cartpole.set_defaults(run=_demo)
+    inspect = commands.add_parser("inspect", help="show which states a directory holds, and what is in one of them")
+    inspect.add_argument("directory", type=Path, help="that states were saved into")
+    inspect.add_argument(
+        "--state", type=int, metavar="N", help="the number of the one to look into (default: the newest)"
+    )
+    inspect.add_argument("--all", action="store_true", help="a line for every leaf, however many there are")
+    inspect.set_defaults(run=_inspect)
+    verify = commands.add_parser(
+        "verify",
+        help="check every byte of the states in a directory",
+        description="Reads all states of a directory and checks every checksum. The exit code is 1 if something is "
+        "damaged, or if there is no state.",
+    )
+    verify.add_argument("directory", type=Path, help="that states were saved into")
+    verify.set_defaults(run=_verify)
     return parser
 
 

@@ -179,6 +179,20 @@ class CorruptStateError(PamiqError, OSError):
         self.problem = problem
 
 
+class CheckpointNotFoundError(PamiqError, FileNotFoundError):
+    """A directory holds no saved state.
+
+    Args:
+        directory: that was looked into.
+    """
+
+    def __init__(self, directory: object) -> None:
+        super().__init__(
+            f"{directory} holds no saved state, expected `states/<number>` in it; "
+            "name the directory that states were saved into"
+        )
+
+
 class UnknownSchemaError(PamiqError, NotImplementedError):
     """A saved state was written in a form that this version of the library does not know.
 

@@ -1,6 +1,7 @@
 """Checkpoints: states that are written whole or not at all, and only what is new in them."""
 
 from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
+from pamiq_jax.checkpoint.inspection import describe_soundness, describe_states
 from pamiq_jax.checkpoint.manifest import StateInfo
 from pamiq_jax.checkpoint.matching import MatchReport, match, named_leaves
 from pamiq_jax.checkpoint.pruning import PruneReport
@@ -19,6 +20,8 @@ __all__ = [
     "StateStore",
     "any_of",
     "best",
+    "describe_soundness",
+    "describe_states",
     "every_nth",
     "latest_n",
     "match",

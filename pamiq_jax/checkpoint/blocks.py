@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pamiq_jax.checkpoint.files import Files, list_if_there, make_durably, write_durably
+from pamiq_jax.checkpoint.files import Files, list_if_there, write_durably
 
 GROUP, NAME = re.compile("[0-9a-f]{2}"), re.compile("[0-9a-f]{64}")
 
@@ -29,7 +29,7 @@ class BlockStore:
     """
 
     def __init__(self, directory: Path, temporary: Path, files: Files) -> None:
-        self._directory = directory
+        self.directory = directory
         self._temporary = temporary
         self._files = files
         # Blocks this object has written or checked, and that a power failure does not take back.
@@ -39,16 +39,16 @@ class BlockStore:
     def put(self, data: memoryview) -> tuple[str, int]:
         """Return the name of a block, and how many bytes had to be written for it.
 
-        A block that an earlier process left is compared with the data before it is relied on, and replaced if damaged.
+        A block that an earlier process left is checked before it is relied on, and replaced if damaged.
         """
         name = hashlib.sha256(data).hexdigest()
         path = self._path(name)
         size = self._files.size(path)
         if name in self._unsynced or (name in self._sound and size == len(data)):
             return name, 0
-        is_there = size == len(data) and self._holds(path, data)
+        is_there = size == len(data) and self._is_sound(name)
         if not is_there:
-            make_durably(self._files, path.parent)
+            self._make_group(path.parent)
             write_durably(self._files, self._temporary / name, data)
             self._files.rename(self._temporary / name, path)
         self._unsynced[name] = path.parent
@@ -60,8 +60,10 @@ class BlockStore:
 
     def sync(self) -> None:
         """Return once everything put since `begin` would survive a power failure."""
-        for directory in sorted(set(self._unsynced.values())):
-            self._files.sync_directory(directory)
+        for group in sorted(set(self._unsynced.values())):
+            self._files.sync_directory(group)
+        if self._unsynced:  # a group may be new, or left by a writer that crashed
+            self._files.sync_directory(self.directory)
         self._sound.update(self._unsynced)
         self._unsynced = {}
 
@@ -88,8 +90,8 @@ class BlockStore:
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each block that is there, by name."""
         found: dict[str, int] = {}
-        for group in filter(GROUP.fullmatch, list_if_there(self._files, self._directory)):
-            for name in filter(NAME.fullmatch, list_if_there(self._files, self._directory / group)):
+        for group in filter(GROUP.fullmatch, list_if_there(self._files, self.directory)):
+            for name in filter(NAME.fullmatch, list_if_there(self._files, self.directory / group)):
                 found[name] = self._files.size(self._path(name)) or 0
         return found
 
@@ -100,11 +102,15 @@ class BlockStore:
             self._files.remove(self._path(name))
 
     def _path(self, name: str) -> Path:
-        return self._directory / name[:2] / name
+        return self.directory / name[:2] / name
 
-    def _holds(self, path: Path, data: memoryview) -> bool:
+    def _make_group(self, group: Path) -> None:
+        if self._files.size(group) is None:
+            self._files.make_directory(group)
+
+    def _is_sound(self, name: str) -> bool:
         try:
-            return memoryview(self._files.read(path)) == data
+            return hashlib.sha256(self._files.read(self._path(name))).hexdigest() == name
         except OSError:
             return False  # a bad sector: the block is written again, elsewhere
 

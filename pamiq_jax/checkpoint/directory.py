@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from pamiq_jax.checkpoint.blocks import NAME, BlockStore, DamagedBlockError
-from pamiq_jax.checkpoint.files import Files, list_if_there, make_durably
+from pamiq_jax.checkpoint.files import Files, list_if_there, make_missing, sync_with_parents
 from pamiq_jax.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from pamiq_jax.errors import CheckpointWriteError, CorruptStateError, UnknownNameError
 
@@ -32,6 +32,7 @@ class StateDirectory:
         self._files = files
         self._states = path / "states"
         self._temporary = path / "temporary"
+        self._is_durable = False
 
     def numbers(self) -> list[int]:
         """Return the numbers of all states, damaged ones too, in ascending order."""
@@ -78,8 +79,7 @@ class StateDirectory:
     def changing(self, task: str) -> Generator[None]:
         """Remove what a crash left, let the caller change files, and clean up and explain if that fails."""
         try:
-            for directory in (self._states, self._temporary):
-                make_durably(self._files, directory)
+            self._make_directories()
             self._clear_temporary()
             yield
         except OSError as error:
@@ -102,6 +102,13 @@ class StateDirectory:
             # Else a power failure could bring a state back whose blocks are gone.
             self._files.sync_directory(self._states)
             self._clear_temporary()
+
+    def _make_directories(self) -> None:
+        places = (self._states, self._temporary, self.blocks.directory)
+        made = [make_missing(self._files, place) for place in places]
+        if any(made) or not self._is_durable:  # an earlier process may have been killed just after it made them
+            sync_with_parents(self._files, self.path)
+            self._is_durable = True
 
     def _clear_temporary(self) -> None:
         for name in list_if_there(self._files, self._temporary):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -54,15 +56,21 @@ def write_durably(files: Files, path: Path, data: memoryview) -> None:
         files.close(descriptor)
 
 
-def make_durably(files: Files, directory: Path) -> None:
-    """Make a directory and the parents it lacks, so that a power failure does not take them back."""
-    missing: list[Path] = []
-    while files.size(directory) is None:
-        missing.append(directory)
-        directory = directory.parent
-    for path in reversed(missing):
-        files.make_directory(path)
-        files.sync_directory(path.parent)
+def make_missing(files: Files, directory: Path) -> bool:
+    """Make a directory and the parents it lacks, and return whether there was anything to make."""
+    if files.size(directory) is not None:
+        return False
+    make_missing(files, directory.parent)
+    files.make_directory(directory)
+    return True
+
+
+def sync_with_parents(files: Files, directory: Path) -> None:
+    """Return once the directory, and all above it that may be opened, would survive a power failure."""
+    files.sync_directory(directory)
+    with contextlib.suppress(PermissionError):  # whoever may not read it has not made it
+        for parent in directory.parents:
+            files.sync_directory(parent)
 
 
 def list_if_there(files: Files, directory: Path) -> list[str]:
@@ -90,6 +98,9 @@ def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system, as some over networks, that has no such operation
+            raise
     finally:
         os.close(descriptor)
 

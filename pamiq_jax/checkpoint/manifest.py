@@ -71,7 +71,7 @@ def write_manifest(files: Files, directory: Path, manifest: Manifest) -> None:
     """Write a manifest and its checksum into a new directory; `sha256sum -c` can check it too."""
     document = {"schema": SCHEMA, **manifest.info._asdict()}
     document |= {name: value for name, value in manifest._asdict().items() if name != "info"}
-    body = json.dumps(document, indent=1).encode()
+    body = json.dumps(document, separators=(",", ":")).encode()
     files.make_directory(directory)
     write_durably(files, directory / MANIFEST, memoryview(body))
     write_durably(files, directory / CHECKSUM, memoryview(_checksum_line(body)))

@@ -57,4 +57,4 @@ def _manifests(directory: StateDirectory) -> Iterator[Manifest]:
         except CorruptStateError as error:
             # Where the disk fails, as it may for a moment only, nobody knows which blocks the state needs.
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
-                raise
+                raise error.__cause__ from error

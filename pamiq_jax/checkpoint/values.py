@@ -73,9 +73,11 @@ def _encode(value: Any, name: str, arrays: dict[int, HostArray]) -> Json:
         return value if math.isfinite(value) else {"float": repr(value)}
     if kind is dict:
         items = value.items()
-        return {"dict": [[_checked_key(key, name), _encode(part, f"{name}[{key!r}]", arrays)] for key, part in items]}
+        return {
+            "dict": [[_checked_key(key, name), _encode(part, child_name(name, key), arrays)] for key, part in items]
+        }
     if kind is list or kind is tuple:
-        return {kind.__name__: [_encode(part, f"{name}[{index}]", arrays) for index, part in enumerate(value)]}
+        return {kind.__name__: [_encode(part, child_name(name, index), arrays) for index, part in enumerate(value)]}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         if id(value) not in arrays:  # one array may lie in several places, as published parameters do
             arrays[id(value)] = _host_array(value, name)
@@ -83,6 +85,11 @@ def _encode(value: Any, name: str, arrays: dict[int, HostArray]) -> Json:
     raise UnstorableValueError(
         _shown(name), f"is a {kind.__qualname__}", "store named_leaves(tree), or convert it to dicts, lists and arrays"
     )
+
+
+def child_name(name: str, key: str | int) -> str:
+    """Return the name of a part of a value; a key that is itself the name of a leaf is appended as it is."""
+    return f"{name}{key}" if isinstance(key, str) and key.startswith(("[", ".")) else f"{name}[{key!r}]"
 
 
 def _shown(name: str) -> str:
@@ -128,11 +135,11 @@ def decode(tree: Json, load: Callable[[str, Entry], Any], name: str = "") -> Any
         case "float":
             return float(content)
         case "dict":
-            return {key: decode(part, load, f"{name}[{key!r}]") for key, part in content}
+            return {key: decode(part, load, child_name(name, key)) for key, part in content}
         case "list":
-            return [decode(part, load, f"{name}[{index}]") for index, part in enumerate(content)]
+            return [decode(part, load, child_name(name, index)) for index, part in enumerate(content)]
         case "tuple":
-            return tuple(decode(part, load, f"{name}[{index}]") for index, part in enumerate(content))
+            return tuple(decode(part, load, child_name(name, index)) for index, part in enumerate(content))
         case "array":
             return load(name, content)
         case _:
@@ -157,10 +164,10 @@ def iterate_leaves(tree: Json, name: str = "") -> Iterator[tuple[str, Any]]:
     kind, content = next(iter(cast(dict[str, Any], tree).items())) if isinstance(tree, dict) else ("plain", tree)
     if kind == "dict":
         for key, part in content:
-            yield from iterate_leaves(part, f"{name}[{key!r}]")
+            yield from iterate_leaves(part, child_name(name, key))
     elif kind in ("list", "tuple"):
         for index, part in enumerate(content):
-            yield from iterate_leaves(part, f"{name}[{index}]")
+            yield from iterate_leaves(part, child_name(name, index))
     else:
         yield name, content if kind == "array" else decode(tree, lambda name, entry: None)
 

@@ -110,14 +110,17 @@ class MemoryDisk:
     def lose_power(self, is_kept: Callable[[], bool] = lambda: False) -> None:
         """Forget what was not synced, unless `is_kept()`, which is asked for each file and each directory."""
         self._open.clear()
-        self._forget(self.root, is_kept)
+        self._forget(self.root, is_kept, set())
 
-    def _forget(self, directory: Directory, is_kept: Callable[[], bool]) -> None:
-        directory.seen = dict(directory.seen if is_kept() else directory.durable)
+    def _forget(self, directory: Directory, is_kept: Callable[[], bool], placed: set[int]) -> None:
+        names = directory.seen if is_kept() else directory.durable
+        # A rename is in one journal entry: no directory is in two places afterwards.
+        directory.seen = {name: node for name, node in names.items() if id(node) not in placed}
         directory.durable = dict(directory.seen)
         for node in directory.seen.values():
             if isinstance(node, Directory):
-                self._forget(node, is_kept)
+                placed.add(id(node))
+                self._forget(node, is_kept, placed)
             else:
                 node.durable = bytes(node.seen if is_kept() else node.durable)
                 node.seen = bytearray(node.durable)

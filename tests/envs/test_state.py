@@ -67,9 +67,7 @@ def test_what_is_not_known_is_not_saved() -> None:
     environment = GymnasiumEnvironment(NestedEnvironment())
     environment.reset(seed=0)
     assert environment.save_state() is None
-    with pytest.raises(
-        InvalidValueError, match=r"load_state\(state\) is None, expected an environment that can"
-    ):
+    with pytest.raises(InvalidValueError, match=r"load_state\(state\) is None, expected an environment that can"):
         environment.load_state({})
 
 

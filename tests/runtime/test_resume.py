@@ -1,0 +1,216 @@
+"""A run that is saved, ended and resumed goes on as if it had never stopped: bit for bit in lockstep."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pamiq_jax as pj
+from pamiq_jax.checkpoint import StateStore, latest_n
+from pamiq_jax.errors import (
+    CorruptStateError,
+    DirectoryHasStatesError,
+    InvalidValueError,
+    StateMismatchError,
+    UnknownNameError,
+)
+from tests.runtime.fakes import AGENT, World, assert_equal_trees, learner, learning_system
+
+
+class SavedWorld(World):
+    """A world that can be saved: all its state is in what it shows."""
+
+    def save_state(self) -> Any:
+        return {"observation": self._observation.copy()}
+
+    def load_state(self, state: Any) -> None:
+        self._observation[:] = state["observation"]
+
+
+def parts_of(result: pj.LockstepResult) -> Any:
+    """Return all that must be equal of two runs; what a run has measured of its own past is in it too."""
+    learner = result.learner
+    runs = {name: run._replace(phase=str(run.phase), reason="") for name, run in learner.trainers.items()}
+    return (runs, learner.buffers, learner.models, result.actors, result.snapshot._asdict(), result.buffers)
+
+
+class TestLockstep:
+    @pytest.mark.parametrize("ticks", [0, 3, 4, 5, 9])  # runs have two chunks each, so some cuts are within one
+    def test_saved_at_any_tick_it_goes_on_bit_for_bit(self, ticks: int, tmp_path: Path) -> None:
+        whole = pj.run_lockstep(learning_system(SavedWorld()), 20, seed=2)
+        first = pj.run_lockstep(learning_system(SavedWorld()), ticks, seed=2, directory=tmp_path)
+        rest = pj.run_lockstep(learning_system(SavedWorld()), 20 - ticks, seed=2, directory=tmp_path, resume=True)
+        assert_equal_trees(parts_of(whole), parts_of(rest))
+        assert_equal_trees(whole.metrics, first.metrics + rest.metrics)
+
+    def test_records_that_wait_are_saved_too(self, tmp_path: Path) -> None:
+        def run(ticks: int, train_ticks: int, **options: Any) -> pj.LockstepResult:
+            return pj.run_lockstep(learning_system(SavedWorld()), ticks, train_ticks=train_ticks, **options)
+
+        first = run(7, 0, directory=tmp_path)
+        assert first.buffers["seen"].pending == 7
+        rest = run(1, 1, directory=tmp_path, resume=True)
+        assert (rest.buffers["seen"].seen, rest.buffers["seen"].inserted) == (8, 8)
+
+    def test_several_interactions_models_and_groups(self, tmp_path: Path) -> None:
+        def system() -> pj.System:
+            schedules = {
+                name: pj.Schedule(learner(name), data="seen", batch_size=2, steps=2, when=pj.min_new(new), group="both")
+                for name, new in (("policy", 3), ("value", 5))
+            }
+            return learning_system(
+                models={"policy": pj.Model(jnp.zeros(3)), "value": pj.Model(jnp.ones(3))},
+                trainers=schedules,
+                interaction={
+                    "left": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.01),
+                    "right": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.03),
+                },
+            )
+
+        whole = pj.run_lockstep(system(), 24)
+        for ticks in (4, 5, 15):  # within a group that one of the two has finished, too
+            pj.run_lockstep(system(), ticks, directory=tmp_path / str(ticks))
+            rest = pj.run_lockstep(system(), 24 - ticks, directory=tmp_path / str(ticks), resume=True)
+            assert_equal_trees(parts_of(whole), parts_of(rest))
+
+    def test_a_policy_saves_within_and_keeps_what_it_should(self, tmp_path: Path) -> None:
+        save = pj.every_versions(2)
+        result = pj.run_lockstep(learning_system(), 30, directory=tmp_path, save=save, keep=latest_n(2))
+        versions = [info.facts["version"] for info in StateStore(tmp_path).states()]
+        assert len(versions) == 2
+        assert versions[-1] == result.snapshot.version
+
+    def test_from_an_older_state(self, tmp_path: Path) -> None:
+        for ticks in (5, 6):
+            pj.run_lockstep(learning_system(SavedWorld()), ticks, directory=tmp_path, resume=True)
+        again = pj.run_lockstep(learning_system(SavedWorld()), 6, directory=tmp_path, resume=1)
+        assert_equal_trees(parts_of(again), parts_of(pj.run_lockstep(learning_system(SavedWorld()), 11)))
+
+    def test_another_run_can_begin_from_it(self, tmp_path: Path) -> None:
+        pj.run_lockstep(learning_system(SavedWorld()), 5, directory=tmp_path / "first")
+        rest = pj.run_lockstep(
+            learning_system(SavedWorld()), 6, directory=tmp_path / "second", resume=tmp_path / "first"
+        )
+        assert_equal_trees(parts_of(rest), parts_of(pj.run_lockstep(learning_system(SavedWorld()), 11)))
+
+    def test_a_world_without_state_begins_anew_with_another_seed(self, tmp_path: Path) -> None:
+        pj.run_lockstep(learning_system(), 5, seed=2, directory=tmp_path)
+        seen: list[Any] = []
+        pj.run_lockstep(
+            learning_system(),
+            1,
+            seed=2,
+            directory=tmp_path,
+            resume=True,
+            on_interaction=lambda report: seen.append(report.observation.tolist()),
+        )
+        assert seen == [[0, 0, 2 + 5]]
+
+
+def changed(**changes: Any) -> pj.System:
+    return learning_system(SavedWorld(), **changes)
+
+
+class TestOtherSystems:
+    @pytest.fixture
+    def saved(self, tmp_path: Path) -> Path:
+        pj.run_lockstep(changed(), 6, directory=tmp_path)
+        return tmp_path
+
+    def test_a_trainer_that_is_new(self, saved: Path) -> None:
+        schedule = pj.Schedule(learner("value"), data="seen", batch_size=2)
+        more: dict[str, Any] = {
+            "models": {"policy": pj.Model(jnp.zeros(3)), "value": pj.Model(jnp.ones(3))},
+            "trainers": {**changed().trainers, "judge": schedule},
+        }
+        with pytest.raises(StateMismatchError, match=r"\['trainers'\]\['judge'\].*missing.*partial=True"):
+            pj.run_lockstep(changed(**more), 1, directory=saved, resume=True)
+        result = pj.run_lockstep(changed(**more), 6, directory=saved, resume=True, partial=True)
+        assert result.actor.tick == 12
+        assert result.learner.trainers["judge"].runs > 0
+
+    def test_a_trainer_that_is_gone(self, saved: Path) -> None:
+        with pytest.raises(StateMismatchError, match=r"\['trainers'\]\['fit'\].*unexpected"):
+            pj.run_lockstep(changed(trainers={}), 1, directory=saved, resume=True)
+        assert pj.run_lockstep(changed(trainers={}), 1, directory=saved, resume=True, partial=True).actor.tick == 7
+
+    def test_new_names(self, saved: Path) -> None:
+        schedule = changed().trainers["fit"]
+        act = lambda params, *rest: AGENT.act({"policy": params["mind"]}, *rest)  # noqa: E731
+        trainer = pj.gradient_trainer(
+            lambda params, batch, key: (jnp.mean((params["mind"] - jnp.tanh(batch["observation"]).mean(0)) ** 2), {}),
+            optax.adam(0.05),
+            trains=("mind",),
+        )
+        renamed = changed(
+            models={"mind": pj.Model(jnp.zeros(3))},
+            trainers={"learn": dataclasses.replace(schedule, trainer=trainer, data="past")},
+            interaction={"body": pj.Interaction(AGENT._replace(act=act), SavedWorld(), collect={"past": lambda r: r})},
+            buffers={"past": pj.ring_buffer(1000, sampling="in_order")},
+        )
+        rename = {
+            "models": {"policy": "mind"},
+            "trainers": {"fit": "learn"},
+            "interactions": {"agent": "body"},
+            "buffers": {"seen": "past"},
+        }
+        result = pj.run_lockstep(renamed, 5, directory=saved, resume=True, rename=rename)
+        whole = pj.run_lockstep(changed(), 11)
+        assert_equal_trees(result.snapshot.params["mind"], whole.snapshot.params["policy"])
+
+    def test_a_model_of_another_size(self, saved: Path) -> None:
+        with pytest.raises(StateMismatchError, match=r"expected float32\[4\], stored is float32\[3\]"):
+            pj.run_lockstep(changed(models={"policy": pj.Model(jnp.zeros(4))}, trainers={}), 1, resume=saved)
+
+
+class TestRefused:
+    def test_a_new_run_among_the_states_of_another(self, tmp_path: Path) -> None:
+        pj.run_lockstep(learning_system(), 1, directory=tmp_path)
+        with pytest.raises(DirectoryHasStatesError, match=r"has states of an earlier run; pass resume=True"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path)
+        with pytest.raises(DirectoryHasStatesError, match="has states"):
+            pj.launch(learning_system(), directory=tmp_path)
+
+    def test_nothing_to_resume_from(self, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="no state is named 'the newest'"):
+            pj.run_lockstep(learning_system(), 1, resume=tmp_path / "nowhere")
+        with pytest.raises(UnknownNameError, match="no state is named 7"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=7)
+        with pytest.raises(InvalidValueError, match="resume is True, expected False without a directory"):
+            pj.run_lockstep(learning_system(), 1, resume=True)
+
+    def test_saving_without_a_directory(self) -> None:
+        with pytest.raises(InvalidValueError, match=r"run_lockstep\(directory\) is None"):
+            pj.run_lockstep(learning_system(), 1, save=pj.every_versions(1))
+        with pytest.raises(InvalidValueError, match=r"launch\(directory\) is None"):
+            pj.launch(learning_system(), keep=latest_n(1))
+
+    def test_a_damaged_state(self, tmp_path: Path) -> None:
+        pj.run_lockstep(learning_system(), 5, directory=tmp_path)
+        block = next(path for path in sorted((tmp_path / "blocks").rglob("*")) if path.is_file())
+        data = bytearray(block.read_bytes())
+        data[len(data) // 2] ^= 1
+        block.write_bytes(bytes(data))
+        with pytest.raises(CorruptStateError, match="checksum"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True)
+
+    def test_a_rename_of_nothing(self, tmp_path: Path) -> None:
+        pj.run_lockstep(learning_system(), 1, directory=tmp_path)
+        with pytest.raises(UnknownNameError, match="no trainer is named 'fitt'"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True, rename={"trainers": {"fitt": "fit"}})
+
+
+def test_every_leaf_of_a_state_has_a_name_a_person_can_read(tmp_path: Path) -> None:
+    pj.run_lockstep(learning_system(), 5, directory=tmp_path)
+    value = StateStore(tmp_path).read(1)
+    assert "['trainers']['fit']['state'].params['policy']" in value["leaves"]
+    assert value["leaves"]["['interactions']['agent']['tick']"] == 5
+    assert isinstance(value["leaves"]["['buffers']['seen']['state'].records.data['noise']"], np.ndarray)
+    assert jax.tree.leaves(value["waiting"]["seen"]["counts"]) == [5, 0, 0]
