@@ -7,11 +7,7 @@ import importlib
 
 from benchmarks.harness import print_row
 
-<<<<<<< HEAD
-NAMES = ("guard", "publish", "train_throughput")
-=======
-NAMES = ("publish", "train_throughput", "checkpoint_write")
->>>>>>> checkpoint-room
+NAMES = ("checkpoint_write", "guard", "publish", "train_throughput")
 
 
 def main() -> None:

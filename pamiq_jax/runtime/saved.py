@@ -11,7 +11,7 @@ import numpy as np
 
 from pamiq_jax.checkpoint import MatchReport, match, named_leaves
 from pamiq_jax.conditions import Progress
-from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.data import Collector, CollectorCounts, PendingRecords, Record
 from pamiq_jax.errors import StateMismatchError, UnknownNameError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
@@ -42,7 +42,7 @@ class Cut(NamedTuple):
     learner: LearnerState
     actors: Mapping[str, ActorState]
     snapshot: Snapshot
-    waiting: Mapping[str, tuple[PyTree, CollectorCounts]]
+    waiting: Mapping[str, tuple[PendingRecords[Any], CollectorCounts]]
     worlds: Mapping[str, dict[str, Any]]
     due: Mapping[str, float]
     seconds: float
@@ -55,9 +55,17 @@ def first_cut(compiled: Compiled) -> Cut:
     return Cut(compiled.learner, compiled.actors, snapshot, {}, {}, due, 0.0)
 
 
-def collected(collectors: Mapping[str, Collector[Any]]) -> dict[str, tuple[PyTree, CollectorCounts]]:
+def collected(collectors: Mapping[str, Collector[Any]]) -> dict[str, tuple[PendingRecords[Any], CollectorCounts]]:
     """Return copies of what waits in collectors, and the counts."""
-    return {name: (collector.pending_records(), collector.counts) for name, collector in collectors.items()}
+    return {name: _pending_of(collector) for name, collector in collectors.items()}
+
+
+def _pending_of(collector: Collector[Any]) -> tuple[PendingRecords[Any], CollectorCounts]:
+    while True:  # another thread may bring a record in between, but not for long
+        counts = collector.counts
+        pending = collector.pending_records()
+        if collector.counts == counts:
+            return pending, counts
 
 
 def stored_value(cut: Cut) -> dict[str, Any]:
@@ -188,20 +196,20 @@ def _pending(
 
 def _waiting(
     compiled: Compiled, stored: Mapping[str, Any], *, partial: bool
-) -> dict[str, tuple[PyTree, CollectorCounts]]:
-    waiting: dict[str, tuple[PyTree, CollectorCounts]] = {}
+) -> dict[str, tuple[PendingRecords[Any], CollectorCounts]]:
+    waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] = {}
     for name, fields in stored.items():
         if name not in compiled.examples:
             continue  # a buffer that is gone: strict matching has refused that already
-        records: Mapping[str, Any] = fields["records"]
-        form = _rows_of(compiled.record_form(name), next(iter(records.values())).shape[0])
-        matched, report = match(form, records, partial=partial)
+        counts = CollectorCounts(*fields["counts"])
+        rows = _rows_of(compiled.record_form(name), counts.pending)
+        matched, report = match(PendingRecords(rows, np.int32(0), np.bool_(False)), fields["records"], partial=partial)
         if not report.differences:
-            waiting[name] = matched, CollectorCounts(*fields["counts"])
+            waiting[name] = matched, counts
     return waiting
 
 
-def _rows_of(form: PyTree, rows: int) -> PyTree:
+def _rows_of(form: Record[Any], rows: int) -> Record[Any]:
     return jax.tree.map(lambda spec: np.zeros((rows, *spec.shape), spec.dtype), form)
 
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from pamiq_jax.checkpoint import Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
-from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
 from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import ActorState
-from pamiq_jax.types import Metrics, PyTree
+from pamiq_jax.types import Metrics
 
 _HAND_IN_SECONDS = 5.0
 _LOGGER = logging.getLogger("pamiq_jax")
@@ -58,7 +58,7 @@ class _Save:
     def __init__(self, cut: Cut, metrics: Mapping[str, Metrics], collectors: Mapping[str, Collector[Any]]) -> None:
         self.cut, self.metrics, self.collectors = cut, metrics, collectors
         self.actors: dict[str, tuple[ActorState, dict[str, Any]]] = {}
-        self.waiting: dict[str, tuple[PyTree, CollectorCounts]] | None = None
+        self.waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] | None = None
         self.problem: Exception | None = None
 
 
