@@ -17,11 +17,20 @@ PURE_CORE = ("conditions", "data", "lifecycle", "publishing", "trainer")
 # One file each, read by those who use it: what comes after the first trainer, buffer and conditions.
 BEYOND_THE_CORE = {
     "conditions": {"migration.py"},
-    "data": {"describe.py", "mix.py", "prioritized.py", "reservoir.py", "rollout.py", "sequence.py", "sum_tree.py"},
+    "data": {
+        "describe.py",
+        "mix.py",
+        "pending.py",
+        "prioritized.py",
+        "reservoir.py",
+        "rollout.py",
+        "sequence.py",
+        "sum_tree.py",
+    },
     "trainer": {"alternate.py", "ema.py", "guard.py", "hyperparameters.py", "skip.py", "targets.py", "wrapped.py"},
 }
 MAX_LINES_PER_FILE = 400
-MAX_LINES_OF_PURE_CORE = 2_400
+MAX_LINES_OF_PURE_CORE = 2_450
 ROOMS_WITH_TEXT = ("benchmarks", "docs", "examples", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|Users|work|tmp|private)/\w")
 

@@ -4,6 +4,7 @@ from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes
 from pamiq_jax.data.collector import Collector, CollectorCounts, Overflow
 from pamiq_jax.data.describe import describe_buffer
 from pamiq_jax.data.mix import MixFn, mix_samples, mixed_buffer, mixed_shares
+from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.data.permutation import permuted_index
 from pamiq_jax.data.prioritized import PrioritizedBatch, PrioritizedState, prioritized_buffer
 from pamiq_jax.data.reservoir import ReservoirState, reservoir_buffer
@@ -19,6 +20,7 @@ __all__ = [
     "CollectorCounts",
     "MixFn",
     "Overflow",
+    "PendingRecords",
     "Placement",
     "PrioritizedBatch",
     "PrioritizedState",

@@ -20,19 +20,22 @@ type Placement = Literal["device", "host"]
 
 
 class Record[X](NamedTuple):
-    """One tick's data and the version of the snapshot that acted in it.
+    """One tick's data, the version of the snapshot that acted in it, and whether it goes on from the tick before.
 
     Attributes:
         data: any pytree of arrays and scalars; in a batch every leaf has a leading axis `[B, ...]`.
         version: int32 `[]`, in a batch `[B]`.
+        is_first: bool `[]`, in a batch `[B]`, whether it does not follow the record before it: the first of all,
+            the first after a pause or a restore, or after a loss.
 
     Example:
-        >>> Record({"reward": 1.0}, version=3).version
-        3
+        >>> Record({"reward": 1.0}, version=3)
+        Record(data={'reward': 1.0}, version=3, is_first=False)
     """
 
     data: X
     version: ArrayLike
+    is_first: ArrayLike = False
 
 
 class Chunk[X](flax.struct.PyTreeNode):
@@ -43,7 +46,7 @@ class Chunk[X](flax.struct.PyTreeNode):
         count: how many rows are valid; an int32 `[]` array once on the device.
 
     Example:
-        >>> Chunk(Record(np.zeros(4), np.zeros(4, np.int32)), count=3).count
+        >>> Chunk(Record(np.zeros(4), np.zeros(4, np.int32), np.zeros(4, bool)), count=3).count
         3
     """
 
@@ -58,7 +61,7 @@ def to_device[X](
     """Return a drained chunk on the device, None being the default one. Called from: training thread.
 
     Example:
-        >>> chunk = Chunk(Record(np.zeros(4), np.zeros(4, np.int32)), count=3)
+        >>> chunk = Chunk(Record(np.zeros(4), np.zeros(4, np.int32), np.zeros(4, bool)), count=3)
         >>> to_device(chunk).count
         Array(3, dtype=int32)
     """
@@ -115,6 +118,8 @@ class Buffer[S, X, R](NamedTuple):
             sample, such as whole windows; a batch is meaningful only while this holds too. None: it always does.
         update: `(state, indices, priorities) -> state` takes back what a step found out about the records of
             a batch, int32 and float32 of any one shape; None for a buffer that does not care.
+        is_ordered: its records must come from one stream, in order, since what lies side by side in it is taken
+            for consecutive: windows, rollouts.
 
     Example:
         >>> from pamiq_jax.data import ring_buffer
@@ -135,6 +140,7 @@ class Buffer[S, X, R](NamedTuple):
     example: X | None
     can_sample: Callable[[S], jax.Array] | None = None
     update: Callable[[S, jax.Array, jax.Array], S] | None = None
+    is_ordered: bool = False
 
 
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:

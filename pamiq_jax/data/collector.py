@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from pamiq_jax.data.buffer import Chunk, Record, record_spec
+from pamiq_jax.data.pending import Block, PendingRecords, check_pending, join_blocks, part_blocks
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 from pamiq_jax.trees import describe_leaf, difference, leaf_names, nbytes
 
@@ -39,7 +40,8 @@ class Collector[X]:
     """Takes copies of records from one thread and gives them in chunks to another.
 
     A record is copied into a row of a block that is owned here, so the caller may reuse its arrays.
-    A drained block is given away for good; the next record starts a new one.
+    A drained block is given away for good; the next record starts a new one. `Record.is_first` is set in the
+    first record of all, in the first after `mark_gap`, and in the first that is left after lost ones.
 
     Args:
         example: one record's data, without a batch axis.
@@ -57,8 +59,9 @@ class Collector[X]:
         [True, True, True]
         >>> collector.counts
         CollectorCounts(seen=3, dropped=1, pending=2)
-        >>> collector.drain().records.data["x"].tolist()
-        [2.0, 3.0, 0.0, 0.0]
+        >>> records = collector.drain().records
+        >>> records.data["x"].tolist(), records.is_first.tolist()
+        ([2.0, 3.0, 0.0, 0.0], [True, False, False, False])
     """
 
     def __init__(self, example: X, capacity: int, *, chunk: int = 256, overflow: Overflow = "drop_oldest") -> None:
@@ -72,12 +75,13 @@ class Collector[X]:
         self._spec = record_spec(example)
         specs, self._treedef = jax.tree.flatten(self._spec)
         self._readers = list(map(_leaf_reader, leaf_names(self._spec), specs))
-        self._specs = [*specs, jax.ShapeDtypeStruct((), np.int32)]
+        self._specs = [*specs, jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.bool_)]
         self._lock = threading.Lock()
-        # Columns of leaves and of versions; rows are pending from `start` of the first block to `stop` of the last.
-        self._blocks: deque[list[np.ndarray[Any, Any]]] = deque()
+        # Columns like the leaves of a Record; rows are pending from `start` of the first block to `stop` of the last.
+        self._blocks: deque[Block] = deque()
         self._start = self._stop = 0
         self._seen = self._dropped = self._pending = 0
+        self._has_gap = True  # in front of the next record
         self._alarm: tuple[int, Callable[[], None]] | None = None
 
     def collect(self, record: X, version: int) -> bool:
@@ -101,6 +105,11 @@ class Collector[X]:
             ring()
         return is_kept
 
+    def mark_gap(self) -> None:
+        """Have the next record marked as `is_first`. Called from: inference thread, when it goes on after a pause."""
+        with self._lock:
+            self._has_gap = True
+
     def drain(self) -> Chunk[X] | None:
         """Return the oldest pending records, `chunk` of them or fewer, or None if there is none.
 
@@ -118,8 +127,43 @@ class Collector[X]:
                 column[:count] = column[start : start + count]
                 column[count:] = 0
             column.flags.writeable = False
-        *columns, versions = block
-        return Chunk(Record(self._treedef.unflatten(columns), versions), count)
+        return Chunk(self._record(block), count)
+
+    def pending_records(self) -> PendingRecords[X]:
+        """Return a copy of what waits, for a checkpoint, and leave it here. Nobody may drain meanwhile.
+
+        It is of the same moment as `counts` if nothing is collected between the two.
+        """
+        with self._lock:
+            # The rows that wait are not written again, except for their marks in the last column.
+            blocks = [[*columns, marks.copy()] for *columns, marks in self._blocks]
+            start, pending, has_gap = self._start, self._pending, self._has_gap
+        columns = join_blocks(blocks, self._specs, start, pending)
+        return PendingRecords(self._record(columns), np.int32(start), np.bool_(has_gap))
+
+    def restore(self, pending: PendingRecords[X], counts: CollectorCounts) -> None:
+        """Bring a new collector to where another one was, from its `pending_records()` and `counts`.
+
+        All that follows is then the same, bit for bit. Unless the environment goes on exactly where it was too,
+        call `mark_gap` afterwards.
+
+        Raises:
+            RecordMismatchError: the records are unlike the example.
+            InvalidValueError: this collector is not new, or records, counts and capacity do not fit together.
+        """
+        columns = check_pending(pending, self._record(self._specs), counts, self.capacity)
+        start = int(pending.start) % self.chunk
+        blocks = part_blocks(columns, self._specs, start, self.chunk)
+        with self._lock:
+            if self._seen:
+                remedy = "restore a new collector, before it collects"
+                raise InvalidValueError("Collector.counts.seen before restore()", self._seen, "0", remedy)
+            self._blocks, self._start, self._has_gap = blocks, start, bool(pending.has_gap)
+            self._stop = start + int(counts.pending) - (len(blocks) - 1) * self.chunk
+            self._seen, self._dropped, self._pending = map(int, counts)
+            due = self._take_due_alarm()
+        if due is not None:
+            due()
 
     def alarm(self, pending_at_least: int, ring: Callable[[], None]) -> None:
         """Have `ring` called once as soon as so many records are pending, at once if they are already.
@@ -145,17 +189,25 @@ class Collector[X]:
         # A record is written before an older one is dropped, and the first block may be nearly used up.
         return (-(-self.capacity // self.chunk) + 1) * self.chunk * nbytes(self._specs)
 
+    def _record(self, columns: list[Any]) -> Record[X]:
+        *leaves, versions, marks = columns
+        return Record(self._treedef.unflatten(leaves), versions, marks)
+
     def _insert(self, row: list[Any]) -> bool:
         is_full = self._pending == self.capacity
         if is_full and self.overflow == "drop_newest":
             self._seen += 1
             self._dropped += 1
+            self._has_gap = True
             return False
         if not self._blocks or self._stop == self.chunk:
             self._blocks.append([np.zeros((self.chunk, *spec.shape), spec.dtype) for spec in self._specs])
             self._stop = 0
-        for column, leaf in zip(self._blocks[-1], row, strict=True):
-            column[self._stop] = leaf  # may fail, so nothing has been counted or dropped yet
+        for column, leaf in zip(self._blocks[-1], row, strict=False):  # all but the marks, which are False
+            column[self._stop] = leaf  # may fail, so nothing has been counted, marked or dropped yet
+        if self._has_gap:
+            self._blocks[-1][-1][self._stop] = True
+            self._has_gap = False
         self._stop += 1
         self._seen += 1
         if is_full:
@@ -164,6 +216,7 @@ class Collector[X]:
             if self._start == self.chunk:
                 self._blocks.popleft()
                 self._start = 0
+            self._blocks[0][-1][self._start] = True
         else:
             self._pending += 1
         return True

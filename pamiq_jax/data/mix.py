@@ -91,6 +91,7 @@ def mixed_buffer[X, R](buffers: Sequence[Buffer[Any, X, R]], weights: Sequence[f
         placement=buffers[0].placement,
         example=next((buffer.example for buffer in buffers if buffer.example is not None), None),
         can_sample=can_sample if checks else None,
+        is_ordered=any(buffer.is_ordered for buffer in buffers),
     )
 
 

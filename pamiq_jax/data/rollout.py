@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from pamiq_jax.data.buffer import Buffer, Placement
+from pamiq_jax.data.buffer import Buffer, Placement, Record
 from pamiq_jax.data.ring import RingState, ring_buffer
 from pamiq_jax.data.rows import check_storage
 from pamiq_jax.errors import InvalidValueError
@@ -24,6 +28,12 @@ def rollout_buffer[X](
     consumes each record once: rollouts overlap in `bootstrap` records and nothing else. If more than `length`
     records come before a run starts, the surplus is lost, not learned from late. More steps learn from the same
     rollout again; nothing is added in the meantime.
+
+    A rollout never goes across a gap, since no return can: `can_sample` is false while another than its first record
+    has `Record.is_first` set, after a pause, a restore or a loss. The unfinished rollout before the gap is not learned
+    from, and the next run waits for `length + bootstrap` records after it. Give the buffer a `Queue` of at least so
+    many, so that what is lost during a long run leaves a whole rollout. Records that are no `Record` have no gaps. Ends
+    of episodes are in the data, and for the step to handle.
 
     Args:
         length: records that a rollout is learned from, at least 1.
@@ -61,4 +71,11 @@ def rollout_buffer[X](
     def sample(state: RingState[X], batch_size: int, position: ArrayLike, rng_key: jax.Array) -> X:
         return ring.sample(state, required(batch_size), position, rng_key)
 
-    return ring._replace(sample=sample, required=required)
+    return ring._replace(sample=sample, required=required, can_sample=partial(_has_no_gap, rows), is_ordered=True)
+
+
+def _has_no_gap(rows: int, state: RingState[Any]) -> jax.Array:
+    if not isinstance(state.records, Record):
+        return jnp.ones((), bool)
+    oldest = (state.head - state.size) % rows
+    return ~jnp.any(jnp.asarray(state.records.is_first) & (jnp.arange(rows, dtype=jnp.int32) != oldest))

@@ -60,7 +60,7 @@ def valid_rows[X](stored: X, records: X, count: ArrayLike) -> tuple[int, jax.Arr
     """Return how many rows the records have, and how many of them are valid, int32 `[]`.
 
     Args:
-        stored: leaves `[capacity, ...]`.
+        stored: leaves `[capacity, ...]`, or of fewer rows for those of which not all are kept.
         records: leaves `[chunk, ...]`, otherwise alike.
         count: int32 `[]`; outside `0` to `chunk` it counts as the nearer of both.
 
@@ -72,7 +72,7 @@ def valid_rows[X](stored: X, records: X, count: ArrayLike) -> tuple[int, jax.Arr
         >>> valid_rows(jnp.zeros(8), jnp.ones(4), 3)
         (4, Array(3, dtype=int32))
     """
-    capacity = jax.tree.leaves(stored)[0].shape[0]
+    capacity = max(leaf.shape[0] for leaf in jax.tree.leaves(stored))
     chunk = next((np.shape(leaf)[0] for leaf in jax.tree.leaves(records) if np.ndim(leaf)), 0)
     expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape[1:]), leaf.dtype), stored)
     if mismatch := difference(expected, records):

@@ -199,14 +199,18 @@ def _device(buffer: Buffer[Any, Any, Any]) -> Any:
     return jax.devices("cpu")[0] if buffer.placement == "host" else own(jnp.zeros(())).devices().pop()
 
 
+def _record(example: PyTree) -> Record[PyTree]:
+    return Record(example, np.int32(0), np.bool_(False))
+
+
 def _first_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> BufferRun:
-    return BufferRun(jax.device_put(own(buffer.init(Record(example, np.int32(0)))), _device(buffer)))
+    return BufferRun(jax.device_put(own(buffer.init(_record(example))), _device(buffer)))
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
     buffer, rows = system.buffers[name], system.rows(name)
     device = _device(buffer)
-    records = jax.tree.map(lambda leaf: np.zeros((rows, *leaf.shape), leaf.dtype), Record(example, np.int32(0)))
+    records = jax.tree.map(lambda leaf: np.zeros((rows, *leaf.shape), leaf.dtype), _record(example))
     empty = to_device(Chunk(records, 0), device)
     program = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count).compile()
 

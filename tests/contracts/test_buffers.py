@@ -39,6 +39,7 @@ BUFFERS: dict[str, Buffer[Any, Any, Any]] = {
     "rarely replacing": reservoir_buffer(6, expected_survival_length=100),
     "sequence": sequence_buffer(6, window=3),
     "episodes": sequence_buffer(6, window=1, burn_in=1, carry="action", ends_segment=lambda data: data["done"]),
+    "strided": sequence_buffer(6, window=2, stride=3, carry="action"),
     "rollout": rollout_buffer(3, bootstrap=1),
     "prioritized": prioritized_buffer(6),
     "mixed": mixed_buffer([ring_buffer(6), reservoir_buffer(9), ring_buffer(4, sampling="epochs")], [2, 1, 1]),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamiq_jax.data import Chunk, Collector, to_device
+from pamiq_jax.data import Chunk, Collector, Record, to_device
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 
 
@@ -91,7 +91,7 @@ def test_to_device_commits_to_the_device_asked_for() -> None:
     on_device = to_device(chunk, device)
     assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(on_device))
     assert jax.tree.map(lambda leaf: leaf.dtype.name, on_device) == Chunk(
-        ({"flag": "bool", "x": "float32"}, "int32"), "int32"
+        Record({"flag": "bool", "x": "float32"}, "int32", "bool"), "int32"
     )
 
 
@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_nothing_behind() -> None:
 
 def test_nbytes_bounds_what_waits() -> None:
     collector = Collector(np.zeros(10, np.float32), capacity=5, chunk=4)
-    assert collector.nbytes == 3 * 4 * (40 + 4)
+    assert collector.nbytes == 3 * 4 * (40 + 4 + 1)
 
 
 @pytest.mark.parametrize(

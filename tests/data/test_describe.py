@@ -37,10 +37,11 @@ def without_key(buffer: Any) -> dict[str, Any]:
 def test_says_where_how_much_and_of_what() -> None:
     text = describe_buffer(ring_buffer(2_000_000_000 // 2, placement="host"), EXAMPLE)
     assert text.splitlines() == [
-        "1,000,000,000 records take 14,000,000,008 bytes (14.0 GB) in the host's memory:",
+        "1,000,000,000 records take 15,000,000,008 bytes (15.0 GB) in the host's memory:",
         "  6,000,000,000  .records.data['image']   uint8[1000000000,2,3]",
         "  4,000,000,000  .records.data['reward']  float32[1000000000]",
         "  4,000,000,000  .records.version         int32[1000000000]",
+        "  1,000,000,000  .records.is_first        bool[1000000000]",
         "              4  .head                    int32[]",
         "              4  .size                    int32[]",
     ]

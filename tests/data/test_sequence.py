@@ -7,20 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamiq_jax.data import Record, describe_buffer, sequence_buffer
+from pamiq_jax.data import Record, buffer_bytes, describe_buffer, sequence_buffer
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError, UnknownNameError
+from pamiq_jax.trees import nbytes
 
 KEY = jax.random.key(0)
-EXAMPLE = {"number": jnp.int32(0), "starts": False, "ends": False}
+EXAMPLE = Record({"number": jnp.int32(0), "starts": False, "ends": False, "hidden": np.zeros(2, np.float32)}, 0)
 BUFFERS = {
-    (capacity, length): sequence_buffer(
+    (capacity, length, stride): sequence_buffer(
         capacity,
         window=length - length // 2,
         burn_in=length // 2,
+        stride=stride,
+        carry="hidden",
         starts_segment=lambda data: data["starts"],
         ends_segment=lambda data: data["ends"],
     )
-    for capacity, length in ((7, 3), (6, 1), (6, 6))
+    for capacity, length, stride in ((7, 3, 1), (6, 1, 2), (6, 6, 1), (8, 3, 2), (6, 4, 3), (8, 5, 4))
 }
 ADDS = {form: jax.jit(buffer.add) for form, buffer in BUFFERS.items()}
 
@@ -28,38 +31,59 @@ ADDS = {form: jax.jit(buffer.add) for form, buffer in BUFFERS.items()}
 def windows_of(state: Any, capacity: int, length: int) -> list[list[int]]:
     """Return the numbers of the records in each window of the state's queue, oldest first."""
     queue = np.roll(np.asarray(state.ends), -int(state.first))[: int(state.windows)]
-    numbers = np.asarray(state.ring.records["number"])
+    records = state.ring.records
+    numbers = np.asarray((records.data if isinstance(records, Record) else records)["number"])
     return [numbers[np.arange(end - length + 1, end + 1) % capacity].tolist() for end in queue]
 
 
-def model_windows(segments: list[int], capacity: int, length: int) -> list[list[int]]:
+def model_windows(segments: list[int], capacity: int, length: int, stride: int) -> list[list[int]]:
     """Return the same of a list with the segment of each record that came."""
     oldest = max(0, len(segments) - capacity)
-    ranges = [range(start, start + length) for start in range(oldest, len(segments) - length + 1)]
+    starts = [start for start in range(oldest, len(segments) - length + 1) if start % stride == 0]
+    ranges = [range(start, start + length) for start in starts]
     return [list(numbers) for numbers in ranges if len({segments[number] for number in numbers}) == 1]
 
 
-BORDER = st.tuples(st.booleans(), st.booleans()).map(lambda pair: (pair[0] and pair[1], pair[0] and not pair[1]))
+def carry_of(numbers: Any) -> np.ndarray[Any, Any]:
+    """Return the carry `[..., 2]` that records of these numbers began with."""
+    return np.stack([numbers, -np.asarray(numbers)], axis=-1).astype(np.float32)
+
+
+def check_carries(state: Any, form: tuple[int, int, int], windows: list[list[int]]) -> None:
+    """Check that the carry of each window's first record is there, in the slot that a batch reads it from."""
+    capacity, _, stride = form
+    stored = np.asarray(state.ring.records.data["hidden"])
+    assert stored.shape == (capacity // stride, 2)
+    for first, *_ in windows:
+        assert stored[first % capacity // stride].tolist() == carry_of(first).tolist()
+
+
+# A record rarely starts a segment, ends one, or comes after a gap.
+BORDER = st.sampled_from(
+    [(False, False, False)] * 5 + [(True, False, False), (False, True, False), (False, False, True)]
+)
 
 
 @pytest.mark.parametrize("form", BUFFERS)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(chunks=st.lists(st.tuples(st.integers(0, 6), st.lists(BORDER, min_size=6, max_size=6)), max_size=8))
-def test_agrees_with_a_list_of_segments(form: tuple[int, int], chunks: Any) -> None:
-    buffer, (capacity, length) = BUFFERS[form], form
-    state, segments, segment, number = buffer.init(EXAMPLE), list[int](), 0, 0
+def test_agrees_with_a_list_of_segments(form: tuple[int, int, int], chunks: Any) -> None:
+    buffer, (capacity, length, _) = BUFFERS[form], form
+    state, segments, segment = buffer.init(EXAMPLE), list[int](), 0
     for count, borders in chunks:
-        starts, ends = (np.array(flags) for flags in zip(*borders, strict=True))
-        records = {"number": np.arange(number, number + 6, dtype=np.int32), "starts": starts, "ends": ends}
-        state = ADDS[form](state, records, count)
+        starts, ends, gaps = (np.array(flags) for flags in zip(*borders, strict=True))
+        numbers = np.arange(len(segments), len(segments) + 6, dtype=np.int32)
+        data = {"number": numbers, "starts": starts, "ends": ends, "hidden": carry_of(numbers)}
+        state = ADDS[form](state, Record(data, numbers, gaps), count)
         for row in range(count):
-            segment += int(starts[row])
+            segment += int(starts[row]) + int(gaps[row])
             segments.append(segment)
             segment += int(ends[row])
-        number += count
-        expected = model_windows(segments, capacity, length)
+        expected = model_windows(segments, *form)
         assert windows_of(state, capacity, length) == expected
         assert bool(buffer.can_sample(state)) == bool(expected)  # pyright: ignore[reportOptionalCall]  # it has one
+        check_carries(state, form, expected)
+    assert ADDS[form]._cache_size() <= 1
 
 
 def numbered(buffer: Any, numbers: range, borders: tuple[int, ...] = ()) -> Any:
@@ -100,18 +124,57 @@ def test_the_carry_comes_once_a_window_and_versions_with_each_record() -> None:
     buffer = sequence_buffer(capacity=6, window=3, burn_in=1, carry="hidden")
     example = Record({"x": 0.0, "hidden": {"h": np.zeros(2, np.float32)}}, 0)
     number = np.arange(6, dtype=np.float32)
-    records = Record({"x": number, "hidden": {"h": np.stack([number, -number], axis=1)}}, number.astype(np.int32))
+    marks = np.zeros(6, bool)
+    records = Record({"x": number, "hidden": {"h": carry_of(number)}}, number.astype(np.int32), marks)
     batch = buffer.sample(buffer.add(buffer.init(example), records, 6), 5, 0, KEY)
     assert isinstance(batch, Record)
-    assert batch.version.shape == batch.data["x"].shape == (5, 4)
+    assert batch.version.shape == batch.is_first.shape == batch.data["x"].shape == (5, 4)
     assert batch.data["hidden"]["h"].tolist() == [[start, -start] for start in batch.data["x"][:, 0].tolist()]
 
 
 def test_borders_are_seen_in_the_data_of_a_record() -> None:
     buffer = sequence_buffer(capacity=6, window=2, starts_segment=lambda data: data["step"] == 0)
     steps = np.array([0, 1, 2, 0, 1], np.int32)
-    state = buffer.add(buffer.init(Record({"step": 0}, 0)), Record({"step": steps}, steps), 5)
+    state = buffer.add(buffer.init(Record({"step": 0}, 0)), Record({"step": steps}, steps, np.zeros(5, bool)), 5)
     assert int(state.windows) == 3
+
+
+def test_with_a_stride_a_batch_has_the_carry_of_each_windows_first_record() -> None:
+    buffer = sequence_buffer(capacity=12, window=3, burn_in=1, stride=4, carry="hidden")
+    numbers = np.arange(9, dtype=np.int32)
+    state, add = buffer.init({"number": 0, "hidden": np.zeros(2, np.float32)}), jax.jit(buffer.add)
+    for _ in range(2):  # so that the ring has gone round
+        state = add(state, {"number": numbers, "hidden": carry_of(numbers)}, 9)
+        numbers = numbers + 9
+    batch = buffer.sample(state, 64, 0, KEY)
+    assert batch["hidden"].tolist() == carry_of(batch["number"][:, 0]).tolist()
+    assert set(batch["number"][:, 0].tolist()) == {8, 12}
+
+
+def test_a_short_segment_may_have_no_window_that_begins_where_one_may() -> None:
+    buffer = episodes(8, window=3, stride=4)
+    for borders, expected in (((1, 5), []), ((3,), [[0, 1, 2], [4, 5, 6]])):
+        assert windows_of(numbered(buffer, range(8), borders), 8, 3) == expected
+
+
+def test_with_a_stride_the_carry_takes_so_much_less_memory() -> None:
+    example = Record({"x": 0.0, "carry": np.zeros(256, np.float32)}, 0)
+    every, fourth = (sequence_buffer(400, window=10, stride=stride, carry="carry") for stride in (1, 4))
+    carry_bytes = 400 * 256 * 4
+    assert f"  {carry_bytes:,}  .ring.records.data['carry']  float32[400,256]" in describe_buffer(every, example)
+    assert f"  {carry_bytes // 4:,}  .ring.records.data['carry']  float32[100,256]" in describe_buffer(fourth, example)
+    saved = buffer_bytes(every, example) - buffer_bytes(fourth, example)
+    assert saved == carry_bytes * 3 // 4 + 4 * (391 - 98)  # and the list of windows is shorter
+    assert saved == nbytes(every.init(example)) - nbytes(fourth.init(example))
+
+
+def test_records_without_the_carry_are_refused_by_name() -> None:
+    buffer = sequence_buffer(4, window=2, stride=2, carry="carry")
+    state = buffer.init({"carry": 0.0, "x": 0.0})
+    with pytest.raises(RecordMismatchError, match=r"missing \['carry'\]; nothing was inserted"):
+        buffer.add(state, {"x": np.zeros(3, np.float32)}, 3)
+    with pytest.raises(InvalidValueError, match=r"add\(records\) is 5, expected at most 4 rows"):
+        buffer.add(state, {"carry": np.zeros(5, np.float32), "x": np.zeros(5, np.float32)}, 5)
 
 
 def test_a_border_between_two_chunks_is_one_too() -> None:
@@ -133,6 +196,8 @@ def test_memory_grows_by_four_bytes_a_record_not_by_windows() -> None:
         ({"burn_in": -1}, r"sequence_buffer\(burn_in\) is -1, expected at least 0"),
         ({"window": 11}, r"window\) is 11, expected at most 10, .*; shorten it or raise the capacity"),
         ({"window": 8, "burn_in": 3}, r"window\) is 8, expected at most 7, so that with burn_in=3"),
+        ({"stride": 0}, r"sequence_buffer\(stride\) is 0, expected an integer from 1"),
+        ({"stride": 3}, r"stride\) is 3, expected a divisor of the capacity 10; raise the capacity to 12"),
         ({"placement": "disk"}, r"sequence_buffer\(placement\) is 'disk'"),
     ],
 )

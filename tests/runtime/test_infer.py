@@ -33,7 +33,8 @@ class TestObservations:
     def test_lockstep_stores_what_was_seen(self) -> None:
         world = World()
         result = pj.run_lockstep(recording_system(world), 60, seed=5)
-        records = stored(result.learner).data
+        records, marks = stored(result.learner).data, stored(result.learner).is_first
+        assert marks.tolist() == [True] + [False] * 59
         # Each tick is drained before the next one, so nothing is under way.
         np.testing.assert_array_equal(records["observation"], np.stack(world.shown))
         np.testing.assert_array_equal(records["reward"], np.array(world.rewards, np.float32))
