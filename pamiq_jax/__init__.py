@@ -43,6 +43,7 @@ from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.publishing import Snapshot, SnapshotStore
 from pamiq_jax.runtime import (
     Agent,
+    Deadlines,
     Environment,
     EnvironmentSpec,
     Interaction,
@@ -53,6 +54,7 @@ from pamiq_jax.runtime import (
     Run,
     Schedule,
     Status,
+    Stuck,
     System,
     TrainerHandle,
     Transition,
@@ -89,6 +91,7 @@ __all__ = [
     "Buffer",
     "Collector",
     "Condition",
+    "Deadlines",
     "Decision",
     "Environment",
     "EnvironmentSpec",
@@ -105,6 +108,7 @@ __all__ = [
     "Snapshot",
     "SnapshotStore",
     "Status",
+    "Stuck",
     "System",
     "SystemEvent",
     "SystemPhase",

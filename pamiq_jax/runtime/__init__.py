@@ -12,10 +12,12 @@ from pamiq_jax.runtime.launch import Run, WaitResult, launch
 from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.rows import MetricRow
+from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.watchdog import Deadlines, Stuck
 
 __all__ = [
     "ActorState",
@@ -24,6 +26,7 @@ __all__ = [
     "Cells",
     "Clock",
     "Compiled",
+    "Deadlines",
     "Environment",
     "EnvironmentSpec",
     "InferReport",
@@ -41,7 +44,9 @@ __all__ = [
     "Run",
     "Schedule",
     "Status",
+    "Stuck",
     "System",
+    "TerminationSignals",
     "TrainReport",
     "TrainerHandle",
     "TrainerRun",

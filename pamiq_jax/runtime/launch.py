@@ -21,10 +21,13 @@ from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
-from pamiq_jax.runtime.rows import MetricRows, OnMetrics, floats
+from pamiq_jax.runtime.reporting import current_status
+from pamiq_jax.runtime.rows import MetricRows, OnMetrics
+from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
-from pamiq_jax.runtime.status import Status, TrainerStatus, buffer_statuses
+from pamiq_jax.runtime.status import Status
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines, Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
 
@@ -50,6 +53,8 @@ def launch(
     on_interaction: Callable[[InferReport], Any] | None = None,
     on_transition: OnTransition | None = None,
     time_scale: float = 1.0,
+    deadlines: Deadlines = DEADLINES,
+    save_signal: int | None = None,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
@@ -64,9 +69,12 @@ def launch(
         on_interaction: called after each inference tick, on the inference thread; keep it short.
         on_transition: told of each transition of the system and of each trainer, on the thread that makes it.
         time_scale: seconds on the system's clock in one real second: 10 makes an interval of 1 s last 0.1 s.
+        deadlines: after which a thread counts as stuck, in `run.status` and in the log.
+        save_signal: a signal, as `signal.SIGUSR1`, that saves and goes on; for a run with a directory, launched from
+            the main thread. In such a run SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
 
     Raises:
-        InvalidValueError: a time scale of 0 or less.
+        InvalidValueError: a time scale of 0 or less, or a `save_signal` where nothing can be saved.
         DirectoryInUseError: another system runs there.
 
     Example:
@@ -86,7 +94,7 @@ def launch(
     lock = None if directory is None else DirectoryLock(directory)
     try:
         clock = RealClock(time_scale)
-        return Run(system, lock, clock, seed, strict, on_metrics, on_interaction, on_transition)
+        return Run(system, lock, clock, seed, strict, on_metrics, on_interaction, on_transition, deadlines, save_signal)
     except BaseException:
         if lock is not None:
             lock.release()
@@ -113,9 +121,12 @@ class Run:
         on_metrics: OnMetrics | None,
         on_interaction: Callable[[InferReport], Any] | None,
         on_transition: OnTransition | None,
+        deadlines: Deadlines,
+        save_signal: int | None,
     ) -> None:
         self.system = system
         self._lock = lock
+        self._signals = TerminationSignals(self._save_for_signal, self.stop, save_signal)
         names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if on_transition is None else (on_transition,))
         path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
@@ -129,6 +140,7 @@ class Run:
             rows=self._rows,
             on_interaction=on_interaction,
         )
+        self._watchdog = Watchdog(self._control, clock, deadlines)
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
         targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
@@ -137,8 +149,15 @@ class Run:
         SwitchInterval.shorten()
         # Threads that call JAX while the interpreter goes down can crash it.
         atexit.register(self.stop)
-        for thread in self._threads:
+        for thread in (*self._threads, self._watchdog):
             thread.start()
+        if lock is not None:
+            self._signals.install()
+
+    @property
+    def _save_for_signal(self) -> Callable[[], Any] | None:
+        """What SIGTERM and `save_signal` save with; None for a run that cannot save, as one without a directory."""
+        return None
 
     def _metrics_failed(self, error: Exception) -> None:
         self._control.report_error(worker_error("pamiq-metrics", error))
@@ -271,6 +290,7 @@ class Run:
         with self._stopping:  # whoever comes second waits until it is done
             if not self._has_stopped:
                 self._stop(timeout)
+        self._signals.restore()  # also if another thread has stopped it, which cannot
 
     def _stop(self, timeout: float) -> None:
         self._control.send(SystemEvent.STOP)
@@ -279,6 +299,8 @@ class Run:
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if not late and not self._rows.close(timeout):
             late = ["pamiq-metrics"]
+        if not late and not self._watchdog.close(timeout):
+            late = ["pamiq-watchdog"]
         if late:
             raise TimeoutError(
                 f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
@@ -358,35 +380,4 @@ class Run:
     @property
     def status(self) -> Status:
         """What the system is doing, as of now. Never waits."""
-        workers, control = self._workers, self._control
-        ready, learner = workers.ready, workers.learner
-        status = Status(
-            phase=control.phase,
-            interactions={name: worker.status for name, worker in workers.inference.items()},
-            compiles_after_ready=workers.compiles.total if ready is not None else 0,
-            wakeups=dict(control.wakeups),
-            metrics_dropped=self._rows.dropped,
-            errors=tuple(str(error) for error in control.errors),
-        )
-        if ready is None or learner is None:
-            return status
-        return status._replace(
-            seconds=workers.clock.now() - ready.at,
-            version=ready.cells.store.latest.version,
-            trainers=_trainer_statuses(workers, learner),
-            buffers=buffer_statuses(self.system, ready.cells, learner),
-        )
-
-
-def _trainer_statuses(workers: Workers, learner: LearnerState) -> dict[str, TrainerStatus]:
-    return {
-        name: TrainerStatus(
-            phase=workers.phases[name],
-            reason=run.reason,
-            runs=run.runs,
-            steps=run.steps,
-            step_in_run=run.chunk * workers.system.trainers[name].chunk,
-            metrics=floats(workers.metrics[name]),
-        )
-        for name, run in learner.trainers.items()
-    }
+        return current_status(self._workers, self._rows, self._watchdog)

@@ -12,6 +12,7 @@ from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watchdog import Stuck
 
 
 class TrainerStatus(NamedTuple):
@@ -101,6 +102,7 @@ class Status(NamedTuple):
         version: the newest published version.
         trainers: by name.
         buffers: by name.
+        stuck: the threads that are in one thing for too long, see `Deadlines`.
     """
 
     phase: SystemPhase
@@ -113,6 +115,7 @@ class Status(NamedTuple):
     version: int = 0
     trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
     buffers: Mapping[str, BufferStatus] = MappingProxyType({})
+    stuck: tuple[Stuck, ...] = ()
 
     @property
     def inference(self) -> InferenceStatus:
@@ -137,6 +140,7 @@ class Status(NamedTuple):
                 f"buffer {name}: {buffer.size:,} of {buffer.capacity:,}, "
                 f"{buffer.seen:,} seen, {buffer.dropped:,} dropped"
             )
+        lines += [f"stuck: {stuck}" for stuck in self.stuck]
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 
 
