@@ -44,6 +44,7 @@ from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.publishing import Snapshot, SnapshotStore
 from pamiq_jax.runtime import (
     Agent,
+    Deadlines,
     Environment,
     EnvironmentSpec,
     Interaction,
@@ -54,6 +55,7 @@ from pamiq_jax.runtime import (
     Run,
     Schedule,
     Status,
+    Stuck,
     System,
     TrainerHandle,
     Transition,
@@ -90,6 +92,7 @@ __all__ = [
     "Buffer",
     "Collector",
     "Condition",
+    "Deadlines",
     "Decision",
     "Environment",
     "EnvironmentSpec",
@@ -106,6 +109,7 @@ __all__ = [
     "Snapshot",
     "SnapshotStore",
     "Status",
+    "Stuck",
     "System",
     "SystemEvent",
     "SystemPhase",

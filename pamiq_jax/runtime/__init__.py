@@ -13,10 +13,12 @@ from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run, WaitResult
+from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.watchdog import Deadlines, Stuck
 from pamiq_jax.runtime.worlds import Stateful
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Cells",
     "Clock",
     "Compiled",
+    "Deadlines",
     "Environment",
     "EnvironmentSpec",
     "InferReport",
@@ -44,7 +47,9 @@ __all__ = [
     "Schedule",
     "Stateful",
     "Status",
+    "Stuck",
     "System",
+    "TerminationSignals",
     "TrainReport",
     "TrainerHandle",
     "TrainerRun",

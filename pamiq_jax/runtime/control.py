@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerError
 from pamiq_jax.lifecycle import Event, Phase, SystemEvent, SystemPhase, allowed_events, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.events import OnTransition, Transition
+from pamiq_jax.runtime.heartbeat import ANSWERING, ON_PAUSED, ON_RESUMED, Heartbeats
 
 STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
 ENDING = frozenset({SystemPhase.STOPPING, SystemPhase.STOPPED, SystemPhase.FAILED})
 STANDING = frozenset({SystemPhase.PAUSED, SystemPhase.STOPPED, SystemPhase.FAILED})
 """Phases in which the system's clock stands still."""
 ENDED = frozenset({SystemPhase.STOPPED, SystemPhase.FAILED})
+ASKING = frozenset({SystemPhase.PAUSING, SystemPhase.RESUMING, SystemPhase.STOPPING})
+"""Phases that last until every worker has answered."""
 
 
 class Control:
@@ -46,6 +49,7 @@ class Control:
         self._sleepers = {worker: threading.Condition(self._lock) for worker in workers}
         self._phase = SystemPhase.NEW
         self._epoch = 0
+        self._request = (SystemPhase.NEW, 0, clock.now())  # phase, epoch, since when: read as one, without the lock
         self._acknowledged = dict.fromkeys(workers, 0)
         self._is_paused = dict.fromkeys(workers, False)
         self._nudged: set[str] = set()
@@ -57,6 +61,7 @@ class Control:
         self._sequence = 0
         self._raised = 0
         self.wakeups: Counter[str] = Counter()
+        self.heartbeats = Heartbeats(clock, workers)
 
     @property
     def phase(self) -> SystemPhase:
@@ -67,6 +72,18 @@ class Control:
     def errors(self) -> tuple[WorkerError, ...]:
         """All that went wrong in the workers so far. Called from any thread."""
         return tuple(self._errors)
+
+    @property
+    def unanswered(self) -> Mapping[str, float]:
+        """The workers that have not answered the command under way, with when it came, in seconds on the clock.
+
+        Called from any thread; takes no lock.
+        """
+        phase, epoch, since = self._request
+        if phase not in ASKING:
+            return {}
+        answers = tuple(self._acknowledged.items())
+        return {worker: since for worker, answer in answers if phase is SystemPhase.STOPPING or answer != epoch}
 
     def send(self, event: SystemEvent) -> bool:
         """Make a transition, and wake whom it concerns; return False if the system is ending already.
@@ -86,12 +103,15 @@ class Control:
         self._note("system", before, event, self._phase)
         if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
             self._epoch += 1
+        self._request = (self._phase, self._epoch, self._clock.now())
         stands_still = self._phase in STANDING or (self._phase is SystemPhase.STOPPING and self._time_stands)
         if stands_still and not self._time_stands:
             self._clock.pause()
         elif self._time_stands and not stands_still:
             self._clock.resume()
         self._time_stands = stands_still
+        if self._phase in ASKING:
+            self.heartbeats.alarm.ring()
         self._wake_all()
 
     def _note(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
@@ -162,12 +182,14 @@ class Control:
             if should_pause != self._is_paused[worker]:
                 hook = on_paused if should_pause else on_resumed
                 if hook is not None:
+                    self.heartbeats[worker].enter(ON_PAUSED if should_pause else ON_RESUMED)
                     hook()
                 self._is_paused[worker] = should_pause
             self._acknowledge(worker, epoch)
 
     def _answer_calls(self, worker: str) -> None:
         while self._calls[worker]:
+            self.heartbeats[worker].enter(ANSWERING)
             self._calls[worker].popleft()()
 
     def _acknowledge(self, worker: str, epoch: int) -> None:
@@ -204,6 +226,7 @@ class Control:
 
     def _sleep(self, worker: str, seconds: float | None) -> None:
         if not self._calls[worker]:
+            self.heartbeats[worker].rest()
             self._sleepers[worker].wait(seconds)
             self.wakeups[worker] += 1
 
@@ -237,6 +260,7 @@ class Control:
             worker: the calling thread's name.
             is_fatal: whether the system fails with it.
         """
+        self.heartbeats.detach(worker)
         with self._lock:
             self._acknowledged.pop(worker, None)
             if is_fatal and self._phase not in ENDED:

@@ -14,6 +14,7 @@ from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.control import Control, named_hook, worker_error
 from pamiq_jax.runtime.deadline import DeadlinePolicy
+from pamiq_jax.runtime.heartbeat import CLOSE, ON_INTERACTION, RESET
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.process import CompileCounter
@@ -22,6 +23,7 @@ from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import ActorState, InferReport
 from pamiq_jax.runtime.status import InferenceStatus
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watched import watched_act, watched_interaction
 from pamiq_jax.runtime.worlds import load_world, save_world
 
 INFERENCE = "pamiq-inference"
@@ -109,6 +111,7 @@ class InferenceWorker:
         self.interaction: Interaction = system.interactions[name]
         self.thread = inference_thread(name)
         self.actor: ActorState | None = None
+        self._pulse = control.heartbeats[self.thread]
         self.status = InferenceStatus()
         self._system, self._name, self._seed = system, name, seed
         self._clock, self._control, self._compiles = clock, control, compiles
@@ -121,6 +124,7 @@ class InferenceWorker:
             get_ready: returns the compiled system, once it runs.
         """
         self._compiles.watch(self.thread)
+        self._pulse = self._control.heartbeats.attach(self.thread)
         try:
             self._infer_until_end(get_ready)
         except BaseException as error:  # nobody acts here any more; the last one to go takes the system with it
@@ -150,11 +154,12 @@ class InferenceWorker:
     def _infer_until_end(self, get_ready: Callable[[], Ready | None]) -> None:
         if not self._goes_on():
             return
+        self._pulse.enter(RESET)
         ready = get_ready()
         assert ready is not None, "a worker runs only once the system is ready"
         self.actor = begin_interaction(self._system, self._name, self._seed, ready.compiled, ready.world(self._name))
         with self._with_deadline(ready.compiled.programs) as programs:
-            self._tick_until_end(programs, ready, self.actor)
+            self._tick_until_end(watched_interaction(programs, self._name, self._pulse), ready, self.actor)
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()
@@ -167,6 +172,7 @@ class InferenceWorker:
             self.actor = actor
             self._count(report)
             if self._on_interaction is not None:
+                self._pulse.enter(ON_INTERACTION)
                 self._on_interaction(report)
             self._refuse_compiles(self.thread)
             if interval is not None:
@@ -180,18 +186,26 @@ class InferenceWorker:
             yield programs
             return
         acting, thread = programs.acting[self._name], f"{self.thread}-policy"
+        heartbeats = self._control.heartbeats
+
+        def on_start() -> None:
+            self._compiles.watch(self.thread)
+            heartbeats.attach(thread)
+
         policy = DeadlinePolicy(
-            acting.act,
+            watched_act(acting.act, lambda: heartbeats[thread], rests=True),
             fallback,
             deadline / self._clock.scale,
             self.interaction.environment.spec.action,
             thread,
-            on_start=lambda: self._compiles.watch(self.thread),
+            on_start=on_start,
         )
         try:
             yield programs._replace(acting={**programs.acting, self._name: acting._replace(act=policy.act)})
         finally:
-            if not policy.close(_CLOSING_SECONDS):
+            if policy.close(_CLOSING_SECONDS):
+                heartbeats.detach(thread)
+            else:
                 error = TimeoutError(f"the policy has not answered for {_CLOSING_SECONDS} seconds; its thread is left")
                 self._control.report_error(worker_error(thread, error))
 
@@ -212,6 +226,7 @@ class InferenceWorker:
         return due + (missed + 1) * interval
 
     def _close(self) -> None:
+        self._pulse.enter(CLOSE)
         try:
             self.interaction.environment.close()
         except Exception as error:

@@ -13,11 +13,12 @@ from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
-from pamiq_jax.runtime.run import Observers, Run
+from pamiq_jax.runtime.run import Observers, Run, Watching
 from pamiq_jax.runtime.saved import Renames
 from pamiq_jax.runtime.saving import SavingOptions, find_origin
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
 
 
 def launch(
@@ -30,6 +31,8 @@ def launch(
     on_interaction: Callable[[InferReport], Any] | None = None,
     on_transition: OnTransition | None = None,
     time_scale: float = 1.0,
+    deadlines: Deadlines = DEADLINES,
+    save_signal: int | None = None,
     save: Condition | None = None,
     keep: Retention | None = None,
     resume: bool | int | str | os.PathLike[str] = False,
@@ -50,6 +53,9 @@ def launch(
         on_interaction: called after each inference tick, on the inference thread; keep it short.
         on_transition: told of each transition of the system and of each trainer, on the thread that makes it.
         time_scale: seconds on the system's clock in one real second: 10 makes an interval of 1 s last 0.1 s.
+        deadlines: after which a thread counts as stuck, in `run.status` and in the log.
+        save_signal: a signal, as `signal.SIGUSR1`, that saves and goes on; for a run with a directory, launched from
+            the main thread. In such a run SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
         save: when states are saved, besides whenever `run.save()` is called: `every_seconds(60)`,
             `every_versions(100)`, any condition on steps, time and versions of all trainers, and combinations.
         keep: which states stay; the newest three by default. The newest sound one always does.
@@ -59,7 +65,8 @@ def launch(
         rename: new names on resume: `{"trainers": {"old": "new"}}`, also "models", "buffers", "interactions".
 
     Raises:
-        InvalidValueError: a time scale of 0 or less, or saving without a directory.
+        InvalidValueError: a time scale of 0 or less, or saving without a directory; a `save_signal` where nothing
+            can be saved.
         DirectoryInUseError: another system runs there.
         DirectoryHasStatesError: an earlier run's states are there, and `resume` does not say to go on from them.
 
@@ -84,8 +91,16 @@ def launch(
         origin = find_origin(None if lock is None else lock.directory, resume, partial, rename)
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
         observers = Observers(on_metrics, on_interaction, on_transition)
+        watching = Watching(deadlines, save_signal)
         return Run(
-            system, RealClock(time_scale), lock=lock, seed=seed, strict=strict, observers=observers, saving=saving
+            system,
+            RealClock(time_scale),
+            lock=lock,
+            seed=seed,
+            strict=strict,
+            observers=observers,
+            saving=saving,
+            watching=watching,
         )
     except BaseException:
         if lock is not None:

@@ -21,11 +21,14 @@ from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
+from pamiq_jax.runtime.reporting import current_status
 from pamiq_jax.runtime.rows import MetricRows, OnMetrics
 from pamiq_jax.runtime.saving import Restored, SavingOptions
+from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
-from pamiq_jax.runtime.status import Status, buffer_statuses, trainer_statuses
+from pamiq_jax.runtime.status import Status
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines, Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
 
@@ -49,6 +52,13 @@ class Observers(NamedTuple):
     on_transition: OnTransition | None = None
 
 
+class Watching(NamedTuple):
+    """What watches over a run; each is described at `launch`."""
+
+    deadlines: Deadlines = DEADLINES
+    save_signal: int | None = None
+
+
 class Run:
     """A launched system. Use it as a context manager, or call `stop` in the end.
 
@@ -69,9 +79,11 @@ class Run:
         strict: bool,
         observers: Observers,
         saving: SavingOptions,
+        watching: Watching,
     ) -> None:
         self.system = system
         self._lock = lock
+        self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signal)
         names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
         path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
@@ -86,6 +98,7 @@ class Run:
             on_interaction=observers.on_interaction,
             saving=saving.begin(None if lock is None else lock.directory, self._save_failed, self._save_freed),
         )
+        self._watchdog = Watchdog(self._control, clock, watching.deadlines)
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
         targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
@@ -94,8 +107,15 @@ class Run:
         SwitchInterval.shorten()
         # Threads that call JAX while the interpreter goes down can crash it.
         atexit.register(self.stop)
-        for thread in self._threads:
+        for thread in (*self._threads, self._watchdog):
             thread.start()
+        if lock is not None:
+            self._signals.install()
+
+    @property
+    def _save_for_signal(self) -> Callable[[], Any] | None:
+        """What SIGTERM and `save_signal` save with; None for a run without a directory, which cannot save."""
+        return None if self._lock is None else self.save
 
     def _save_failed(self, error: Exception) -> None:
         self._control.report_error(worker_error("pamiq-saver", error))
@@ -276,6 +296,7 @@ class Run:
         with self._stopping:  # whoever comes second waits until it is done
             if not self._has_stopped:
                 self._stop(timeout)
+        self._signals.restore()  # also if another thread has stopped it, which cannot
 
     def _stop(self, timeout: float) -> None:
         self._control.send(SystemEvent.STOP)
@@ -284,6 +305,8 @@ class Run:
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if not late and not self._rows.close(timeout):
             late = ["pamiq-metrics"]
+        if not late and not self._watchdog.close(timeout):
+            late = ["pamiq-watchdog"]
         if not late and not self._workers.saving.close(timeout):
             late = ["pamiq-saver"]
         if late:
@@ -365,22 +388,4 @@ class Run:
     @property
     def status(self) -> Status:
         """What the system is doing, as of now. Never waits."""
-        workers, control = self._workers, self._control
-        ready, learner = workers.ready, workers.learner
-        status = Status(
-            phase=control.phase,
-            interactions={name: worker.status for name, worker in workers.inference.items()},
-            compiles_after_ready=workers.compiles.total if ready is not None else 0,
-            wakeups=dict(control.wakeups),
-            metrics_dropped=self._rows.dropped,
-            errors=tuple(str(error) for error in control.errors),
-            saves=workers.saving.status,
-        )
-        if ready is None or learner is None:
-            return status
-        return status._replace(
-            seconds=workers.clock.now() - ready.at,
-            version=ready.cells.store.latest.version,
-            trainers=trainer_statuses(self.system, learner, workers.phases, workers.metrics),
-            buffers=buffer_statuses(self.system, ready.cells, learner),
-        )
+        return current_status(self._workers, self._rows, self._watchdog)

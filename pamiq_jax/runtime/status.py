@@ -14,6 +14,7 @@ from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saver import SaveStatus
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.watchdog import Stuck
 from pamiq_jax.types import Metrics
 
 
@@ -105,6 +106,7 @@ class Status(NamedTuple):
         version: the newest published version.
         trainers: by name.
         buffers: by name.
+        stuck: the threads that are in one thing for too long, see `Deadlines`.
     """
 
     phase: SystemPhase
@@ -118,6 +120,7 @@ class Status(NamedTuple):
     version: int = 0
     trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
     buffers: Mapping[str, BufferStatus] = MappingProxyType({})
+    stuck: tuple[Stuck, ...] = ()
 
     @property
     def inference(self) -> InferenceStatus:
@@ -144,6 +147,7 @@ class Status(NamedTuple):
             )
         if self.saves != SaveStatus():
             lines.append(_saves_line(self.saves))
+        lines += [f"stuck: {stuck}" for stuck in self.stuck]
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 
 

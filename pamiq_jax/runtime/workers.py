@@ -14,6 +14,7 @@ from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_fina
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
@@ -22,6 +23,7 @@ from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.watched import watched_trainers
 from pamiq_jax.types import Metrics
 
 TRAINING = "pamiq-training"
@@ -85,6 +87,7 @@ class Workers:
     def train(self) -> None:
         """Compile, publish version 0, then train until the system ends. The training thread's target."""
         self.compiles.watch(TRAINING)
+        self.control.heartbeats.attach(TRAINING)
         try:
             ready = self._make_ready()
         except BaseException as error:  # whatever it is, SystemExit too, the owner is told
@@ -107,6 +110,7 @@ class Workers:
         self.compiles.start()
         if not self.control.send(SystemEvent.COMPILE):
             return None
+        self.control.heartbeats[TRAINING].enter(COMPILING)
         donates = self.saving.saver is None
         compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict, donates=donates)
         self.control.send(SystemEvent.COMPILED)
@@ -116,11 +120,14 @@ class Workers:
         return self.ready if self.control.send(SystemEvent.START) else None
 
     def _train_until_end(self, ready: Ready) -> None:
+        pulse = self.control.heartbeats[TRAINING]
+        programs = watched_trainers(ready.compiled.programs, pulse)
         while self.control.checkpoint(TRAINING, self._trainers_paused, self._trainers_resumed):
             assert self.learner is not None, "it was set when the system became ready"
+            pulse.enter(SCHEDULING)
             self._save_if_due(ready, self.learner)
             is_frozen = self.saving.is_frozen
-            programs, cells = ready.compiled.programs, ready.cells
+            cells = ready.cells
             learner, report = train_tick(programs, self.learner, cells, self.clock, self._observe, is_frozen=is_frozen)
             self.learner = learner
             if report.trainer is None and is_frozen:

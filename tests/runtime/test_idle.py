@@ -48,7 +48,7 @@ def test_waiting_for_data() -> None:
         run.wait_until_ready()
         run.collect("x", 0.0)  # one is not enough, and wakes nobody
         settle(run)
-        assert_idle(run, {"pamiq-training", "pamiq-metrics"})
+        assert_idle(run, {"pamiq-training", "pamiq-metrics", "pamiq-watchdog"})
         for value in range(9):
             run.collect("x", float(value))
         assert run.wait_for_version(1, PATIENCE).version >= 1
@@ -60,7 +60,7 @@ def test_waiting_for_the_environment() -> None:
     with pj.launch(learning_system(world)) as run:
         assert world.is_held.wait(PATIENCE)
         settle(run)
-        assert_idle(run, {"pamiq-training", "pamiq-inference", "pamiq-metrics"})
+        assert_idle(run, {"pamiq-training", "pamiq-inference", "pamiq-metrics", "pamiq-watchdog"})
         world.go.set()
         run.wait_for_version(1, PATIENCE)
 
@@ -72,7 +72,7 @@ def test_paused() -> None:
         run.wait_for_version(1, PATIENCE)
         run.pause()
         settle(run)
-        assert_idle(run, {"pamiq-training", "pamiq-inference", "pamiq-metrics"})
+        assert_idle(run, {"pamiq-training", "pamiq-inference", "pamiq-metrics", "pamiq-watchdog"})
 
 
 def test_a_condition_of_time_sleeps_until_then() -> None:
@@ -82,3 +82,14 @@ def test_a_condition_of_time_sleeps_until_then() -> None:
         run.wait_for_version(1, PATIENCE)
         runs = run.status.trainers["fit"].runs
         assert run.status.wakeups.get("pamiq-training", 0) <= 20 + 2 * runs
+
+
+@linux_only
+def test_a_watchdog_with_nobody_to_watch_sleeps_without_a_limit() -> None:
+    deadlines = pj.Deadlines(training=0.01, environment=0.01)
+    schedule = pj.Schedule(learner(), data="x", batch_size=2, when=pj.min_size(10))
+    with pj.launch(fed_system(schedule), deadlines=deadlines) as run:
+        run.wait_until_ready()
+        settle(run)
+        assert run._control.heartbeats.alarm.is_off
+        assert_idle(run, {"pamiq-training", "pamiq-metrics", "pamiq-watchdog"})

@@ -67,13 +67,13 @@ class TestStart:
 
     def test_threads_are_named_and_all_end(self) -> None:
         with pj.launch(learning_system()) as run:
-            assert pamiq_threads() == {"pamiq-inference", "pamiq-training", "pamiq-metrics"}
+            assert pamiq_threads() == {"pamiq-inference", "pamiq-training", "pamiq-metrics", "pamiq-watchdog"}
             run.wait_until_ready()
         assert pamiq_threads() == set()
 
     def test_without_an_agent_there_is_no_inference_thread(self) -> None:
         with pj.launch(fed_system()):
-            assert pamiq_threads() == {"pamiq-training", "pamiq-metrics"}
+            assert pamiq_threads() == {"pamiq-training", "pamiq-metrics", "pamiq-watchdog"}
 
     def test_the_environment_is_reset_with_the_seed_and_closed_once(self) -> None:
         world = World()

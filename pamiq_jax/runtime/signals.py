@@ -1,0 +1,183 @@
+"""SIGTERM, as a supervisor sends it: save, stop, and leave with exit code 0."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from pamiq_jax.errors import InvalidValueError
+
+_LOGGER = logging.getLogger("pamiq_jax")
+_GRACE_SECONDS = 2.0
+_KILLED = 128 + signal.SIGTERM
+"""The exit code that a shell gives a process that SIGTERM has ended."""
+
+
+class TerminationSignals:
+    """What SIGTERM, and a signal for saving, do to a process that runs a system.
+
+    The first SIGTERM saves, stops, and then raises `SystemExit(0)` in the main thread, whatever that is doing; with
+    `SystemExit(1)` if saving or stopping failed, which is logged. A second one stops without saving and ends the
+    process with code 143, two seconds later at the most; a third one ends it at once. Neither runs any more code of
+    the main thread.
+
+    A handler runs in the main thread between two bytecodes, so that the main thread may hold any lock. It takes none:
+    the work is done by a thread of its own, "pamiq-signals".
+
+    Args:
+        save: called first; None saves nothing.
+        stop: ends the system.
+        save_signal: saves and goes on, for example `signal.SIGUSR1`; None for no such signal.
+
+    Raises:
+        InvalidValueError: a `save_signal` that is taken, without a `save`, or outside the main thread.
+
+    Example:
+        >>> before = signal.getsignal(signal.SIGTERM)
+        >>> signals = TerminationSignals(save=None, stop=lambda: None)
+        >>> signals.install()
+        True
+        >>> signals.restore()
+        >>> signal.getsignal(signal.SIGTERM) == before
+        True
+    """
+
+    def __init__(self, save: Callable[[], Any] | None, stop: Callable[[], Any], save_signal: int | None = None) -> None:
+        if save_signal in (signal.SIGTERM, signal.SIGINT):
+            raise InvalidValueError("save_signal", save_signal, "another signal", "for example signal.SIGUSR1")
+        if save_signal is not None and save is None:
+            raise InvalidValueError("save_signal", save_signal, "None", "there is nothing that saves")
+        if save_signal is not None and not _can_install():
+            remedy = "only the main thread, and not on Windows, can install a handler"
+            raise InvalidValueError("save_signal", save_signal, "None in this thread", remedy)
+        self._save, self._stop, self._save_signal = save, stop, save_signal
+        self._before: dict[int, Any] = {}  # the handlers to put back
+        self._process = 0
+        self._saving = threading.Lock()  # for the threads; no handler takes it
+        self._terminations = 0
+        self._exit_code: int | None = None  # once the main thread is to leave
+        self._is_armed = False
+
+    def install(self) -> bool:
+        """Install the handlers, and return whether SIGTERM's is.
+
+        It is not where another one has been installed already, nor outside the main thread.
+        """
+        if not _can_install():
+            return False
+        self._process, self._is_armed = os.getpid(), True
+        if self._save_signal is not None:
+            self._before[self._save_signal] = signal.signal(self._save_signal, self._on_save)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return False
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+        return True
+
+    def restore(self) -> None:
+        """Put back what was there before. Doing it twice does no harm.
+
+        Outside the main thread, which alone may do it, the handlers only lose their effect: the next signal does what
+        it did before. While a termination is under way they stay, until the main thread leaves.
+        """
+        if self._terminations:
+            return
+        self._is_armed = False
+        if threading.current_thread() is threading.main_thread():
+            self._put_back()
+
+    def _put_back(self) -> None:
+        for number in tuple(self._before):
+            before = self._before.pop(number)
+            # None: not installed from Python, and Python cannot install it again.
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    # The handlers. Each runs in the main thread, and takes no lock.
+
+    def _is_ours(self, number: int) -> bool:
+        """Return whether a signal is to be handled; else do what it did before.
+
+        A forked child has the handlers too, and must not save and stop its parent's system.
+        """
+        if self._is_armed and os.getpid() == self._process:
+            return True
+        self._put_back()
+        os.kill(os.getpid(), number)
+        return False
+
+    def _on_save(self, number: int, frame: FrameType | None) -> None:
+        if self._is_ours(number) and not self._terminations:
+            _start(self._try_save)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_ours(number):
+            return
+        if self._exit_code is not None:
+            self._leave(self._exit_code)
+            return
+        self._terminations += 1
+        if self._terminations == 1:
+            _start(self._save_and_stop)
+        elif self._terminations == 2:
+            _start(self._stop_now)
+        else:
+            os._exit(_KILLED)
+
+    def _leave(self, code: int) -> None:
+        self._put_back()
+        self._is_armed = False
+        if threading.main_thread().is_alive():  # else the interpreter is waiting for the last threads
+            raise SystemExit(code)
+
+    # What the threads do.
+
+    def _save_and_stop(self) -> None:
+        succeeded = self._try_save()
+        try:
+            self._stop()
+        except Exception:
+            succeeded = False
+            _LOGGER.exception("the system could not be stopped after SIGTERM")
+        self._exit_code = 0 if succeeded else 1
+        main = threading.main_thread()
+        if main.ident is not None and main.is_alive():
+            signal.pthread_kill(main.ident, signal.SIGTERM)
+
+    def _try_save(self) -> bool:
+        try:
+            with self._saving:
+                if self._save is not None:
+                    self._save()
+        except Exception:
+            _LOGGER.exception("the system could not be saved after a signal")
+            return False
+        return True
+
+    def _stop_now(self) -> None:
+        def stop_and_flush() -> None:
+            with contextlib.suppress(Exception):
+                self._stop()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+
+        stopping = threading.Thread(target=stop_and_flush, name="pamiq-signals-stop", daemon=True)
+        stopping.start()
+        stopping.join(_GRACE_SECONDS)
+        os._exit(_KILLED)
+
+
+def _can_install() -> bool:
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "pthread_kill")
+
+
+def _start(work: Callable[[], Any]) -> None:
+    """Have a thread do it. Called from a handler: `Thread.start` waits for locks that the main thread may hold."""
+    _thread.start_new_thread(lambda: threading.Thread(target=work, name="pamiq-signals", daemon=False).start(), ())
