@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import print_row
 
-NAMES = ("publish", "train_throughput")
+NAMES = ("prefetch", "publish", "train_throughput")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ PURE_CORE = ("conditions", "data", "lifecycle", "publishing", "trainer")
 BEYOND_THE_CORE = {
     "conditions": {"migration.py"},
     "data": {"describe.py", "mix.py", "prioritized.py", "reservoir.py", "rollout.py", "sequence.py", "sum_tree.py"},
-    "trainer": {"alternate.py", "ema.py", "hyperparameters.py", "skip.py", "targets.py", "wrapped.py"},
+    "trainer": {"alternate.py", "ema.py", "hyperparameters.py", "priorities.py", "skip.py", "targets.py", "wrapped.py"},
 }
 MAX_LINES_PER_FILE = 400
 MAX_LINES_OF_PURE_CORE = 2_400

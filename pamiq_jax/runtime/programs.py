@@ -10,6 +10,7 @@ import jax
 from pamiq_jax.data import Chunk, Collector
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
+from pamiq_jax.runtime.batches import UpdateFn
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.runtime.system import System
 from pamiq_jax.trainer import TrainerPrograms
@@ -25,6 +26,7 @@ class Programs(NamedTuple):
         add: `(buffer state, chunk) -> buffer state` by buffer name; donates the state.
         can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
+        update: what stores priorities, by the names of the buffers that take them and are learned from.
         fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
     """
@@ -34,6 +36,7 @@ class Programs(NamedTuple):
     add: Mapping[str, Callable[[PyTree, Chunk[Any]], PyTree]]
     can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
+    update: Mapping[str, UpdateFn]
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
 

@@ -35,6 +35,7 @@ from pamiq_jax.trainer.hyperparameters import (
     with_hyperparameters,
 )
 from pamiq_jax.trainer.optimizer import Optimizer
+from pamiq_jax.trainer.priorities import Drawn, RecordPriorities
 from pamiq_jax.trainer.skip import SkippingState, skip_first
 from pamiq_jax.trainer.targets import with_targets
 from pamiq_jax.trainer.wrapped import WrappedState
@@ -47,6 +48,7 @@ __all__ = [
     "Decay",
     "DonationPlan",
     "DonationRow",
+    "Drawn",
     "HyperparameterState",
     "InitFn",
     "LossFn",
@@ -54,6 +56,7 @@ __all__ = [
     "PublishFn",
     "ReadingState",
     "ReceiveFn",
+    "RecordPriorities",
     "SampleFn",
     "SkippingState",
     "StepFn",
