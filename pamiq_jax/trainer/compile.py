@@ -77,8 +77,7 @@ def compile_trainer[S](
     plan = explain_donation(trainer, state)
     rng_key = jax.random.key(0)
     if not trainer.compiled:
-        sampling = jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile()
-        chunk = python_chunk(trainer, sampling, steps)
+        chunk = python_chunk(trainer, jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile(), steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     check_step(trainer, state, *split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key)))
     return TrainerPrograms(
@@ -112,8 +111,7 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            drawn = sample(buffer_state, jax.device_put(np.int32(position + offset)), rng_key)
-            batch, indices = split_drawn(drawn)
+            batch, indices = split_drawn(sample(buffer_state, np.int32(position + offset), rng_key))
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             _check_scalars(metrics := with_indices(metrics, indices))
