@@ -13,4 +13,4 @@ type Params = PyTree
 """The trainable arrays of one or several models."""
 
 type Metrics = dict[str, jax.Array]
-"""Scalar arrays `[]` by name, returned beside the state they describe."""
+"""Scalar arrays `[]` by name, returned beside the state they describe; only a step's "priorities" are `[B]`."""

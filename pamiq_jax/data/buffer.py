@@ -16,7 +16,8 @@ from pamiq_jax.trees import leaf_names, nbytes, spec_of
 from pamiq_jax.types import PyTree
 
 type Placement = Literal["device", "host"]
-"""Where the caller keeps a buffer's state: beside the trainer, or on a CPU device with each batch transferred."""
+"""Where the caller keeps a buffer's state: beside the trainer, or on a CPU device with its batches transferred, which
+a system does a chunk ahead: within a run they then come from the buffer as it was one chunk earlier."""
 
 
 class Record[X](NamedTuple):
@@ -117,7 +118,8 @@ class Buffer[S, X, R](NamedTuple):
         can_sample: `(state) -> bool []`, for a buffer that may hold `required` records and still nothing to
             sample, such as whole windows; a batch is meaningful only while this holds too. None: it always does.
         update: `(state, indices, priorities) -> state` takes back what a step found out about the records of
-            a batch, int32 and float32 of any one shape; None for a buffer that does not care.
+            a batch, int32 and float32 like its field `indices`, or of several batches, oldest first, `[batches, ...]`;
+            None for a buffer that does not care.
         is_ordered: its records must come from one stream, in order, since what lies side by side in it is taken
             for consecutive: windows, rollouts.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -59,7 +60,8 @@ def mixed_buffer[X, R](buffers: Sequence[Buffer[Any, X, R]], weights: Sequence[f
     """Return a buffer that puts each record into all of the buffers, and samples them by `mix_samples`.
 
     For example newest and old experience in one batch: a small ring and a large reservoir. Its state is the tuple
-    of theirs; capacity and size are those of the smallest and emptiest of them.
+    of theirs; capacity and size are those of the smallest and emptiest of them. Prioritized buffers mix with each
+    other: each gets the priorities of its own rows, and importance weights are relative to the largest of a part.
 
     Args:
         buffers: at least one; they must all be kept in the same place.
@@ -92,6 +94,7 @@ def mixed_buffer[X, R](buffers: Sequence[Buffer[Any, X, R]], weights: Sequence[f
         example=next((buffer.example for buffer in buffers if buffer.example is not None), None),
         can_sample=can_sample if checks else None,
         is_ordered=any(buffer.is_ordered for buffer in buffers),
+        update=partial(_update, buffers, weights) if any(buffer.update is not None for buffer in buffers) else None,
     )
 
 
@@ -131,6 +134,26 @@ def _add[X](
     buffers: Sequence[Buffer[Any, X, Any]], states: tuple[Any, ...], records: X, count: ArrayLike
 ) -> tuple[Any, ...]:
     return tuple(buffer.add(state, records, count) for buffer, state in zip(buffers, states, strict=True))
+
+
+def _update(
+    buffers: Sequence[Buffer[Any, Any, Any]],
+    weights: Sequence[float],
+    states: tuple[Any, ...],
+    indices: jax.Array,
+    priorities: jax.Array,
+) -> tuple[Any, ...]:
+    if indices.shape != priorities.shape:
+        remedy = "give one priority for each index of the batch"
+        raise InvalidValueError("update(priorities)", priorities.shape, f"the shape {indices.shape} of indices", remedy)
+    shares = mixed_shares(weights, indices.shape[-1])
+    ends = list(itertools.accumulate(shares))
+    updated: list[Any] = []
+    for buffer, state, share, end in zip(buffers, states, shares, ends, strict=True):
+        rows = slice(end - share, end)
+        update = buffer.update
+        updated.append(state if update is None else update(state, indices[..., rows], priorities[..., rows]))
+    return tuple(updated)
 
 
 def _size(buffers: Sequence[Buffer[Any, Any, Any]], states: tuple[Any, ...]) -> jax.Array:

@@ -58,20 +58,26 @@ def prioritized_buffer[X](
 
     Schaul et al., "Prioritized Experience Replay", ICLR 2016, arXiv:1511.05952, the proportional variant: new
     records get the largest priority so far, a batch is stratified, and its importance weights are
-    `(size * probability) ** -beta` over their maximum. A step multiplies its losses by the weights and hands back
-    new priorities, usually `abs(error) + epsilon`; after the program that sampled, and before records are added,
-    `buffer.update(state, indices, priorities)` stores them. Indices are slots: a record that came in between
-    would get the priority of the one it replaced.
+    `(size * probability) ** -beta` over their maximum. A step multiplies its losses by the weights and gives new
+    priorities, usually `abs(error) + epsilon`.
 
-    In `update` the last of several priorities for a record counts, one that is not finite counts as the largest so
-    far, and a negative one as 0. A record of priority 0 is not sampled. To anneal beta, give 1 here
-    and raise the weights to the power of the schedule within the step.
+    In a system a step gets `PrioritizedBatch(records=<data>, indices, weights)`, and returns new priorities, float32
+    `[B]`, as its metric "priorities": with `gradient_trainer`, `return loss, {"priorities": jnp.abs(error)}`. With
+    several sources that is a dict by source. They are stored after each chunk, oldest step first, so that they count
+    from the next chunk on; `steps_per_chunk=1` makes that every step.
+
+    By hand: after the program that sampled, and before records are added, `buffer.update(state, indices,
+    priorities)` stores them. Indices are slots: a record that came in between would get the priority of the one it
+    replaced. The last of several priorities for a record counts. Infinity counts as the largest so far, a negative
+    one as 0, and NaN changes nothing. A record of priority 0 is not sampled. To anneal beta, give 1 here and raise
+    the weights to the power of the schedule within the step.
 
     Args:
         capacity: the number of records, from 1 to `2**29`.
         alpha: how much priorities count, from 0, which is uniform, on.
         beta: how much of the bias the weights take back, from 0 to 1.
-        placement: "device", or "host": the caller keeps the state on a CPU device and transfers batches.
+        placement: "device", or "host": the caller keeps the state on a CPU device and transfers batches. In a
+            system, those of a trainer that returns priorities are gathered when each chunk begins, not ahead of it.
         example: one record, for a system that cannot know it from its agent and environment.
 
     Raises:
@@ -144,7 +150,7 @@ def _update[X](
     slots, masses = indices.reshape(-1), jnp.maximum(priorities.reshape(-1).astype(jnp.float32), 0.0) ** alpha
     masses = jnp.where(jnp.isfinite(masses), masses, state.largest)
     outside = state.sums.size
-    is_stored = (slots >= 0) & (slots < state.ring.size)
+    is_stored = (slots >= 0) & (slots < state.ring.size) & ~jnp.isnan(priorities.reshape(-1))
     slots = last_of_each(jnp.where(is_stored, slots, outside), outside)
     largest = jnp.maximum(state.largest, jnp.max(jnp.where(is_stored, masses, 0.0), initial=0.0))
     return state.replace(sums=set_masses(state.sums, slots, masses), largest=largest)

@@ -16,11 +16,12 @@ from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
+from pamiq_jax.runtime.batches import compile_schedule, compile_updates
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
-from pamiq_jax.runtime.system import Model, Schedule, System
-from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer, own
+from pamiq_jax.runtime.system import Model, System
+from pamiq_jax.trainer import TrainerPrograms, own
 from pamiq_jax.types import Params, PyTree
 
 
@@ -80,6 +81,7 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         trainers={
             name: _compile_schedule(system, name, runs[name], buffers, donates=donates) for name in system.trainers
         },
+        update=compile_updates(system, buffers, donates=donates),
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
     )
@@ -224,65 +226,5 @@ def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> C
 def _compile_schedule(
     system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun], *, donates: bool
 ) -> TrainerPrograms[Any]:
-    schedule = system.trainers[name]
-    trainer = schedule.trainer._replace(publish=_publish_function(system, name))
-    states = {key: buffers[source.buffer].state for key, source in schedule.sources.items()}
-    on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
-    sample = _sample_function(system, schedule)
-    if not on_host:
-        return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk, donates=donates)
-    if on_host != set(schedule.sources):
-        raise InvalidValueError(
-            f"trainer {name!r} data", sorted(on_host), "all of its buffers placed alike", "give them one `placement`"
-        )
-    return _compile_with_host_data(trainer, sample, run, states, schedule.chunk, donates=donates)
-
-
-def _sample_function(system: System, schedule: Schedule) -> SampleFn:
-    """Return what draws a batch from the states of a schedule's buffers, given by source name."""
-    prepare: Callable[[Any], PyTree] = schedule.prepare if schedule.prepare is not None else _data_of
-    sources = schedule.sources
-
-    def sample(states: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
-        records: dict[str, Any] = {}
-        for number, (key, source) in enumerate(sources.items()):
-            buffer, source_key = (
-                system.buffers[source.buffer],
-                rng_key if not number else jax.random.fold_in(rng_key, number),
-            )
-            records[key] = buffer.sample(states[key], source.batch_size, position, source_key)
-        return prepare(records[""] if "" in sources else records)
-
-    return sample
-
-
-def _data_of(records: Any) -> PyTree:
-    if isinstance(records, Record):
-        return records.data
-    return {key: record.data for key, record in records.items()}
-
-
-def _compile_with_host_data(
-    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int, *, donates: bool
-) -> TrainerPrograms[Any]:
-    """Gather a chunk's batches on the host in one program, and move them to the trainer in one transfer."""
-    offsets = np.arange(steps, dtype=np.int32)
-
-    def gather(states: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
-        return jax.vmap(lambda offset: sample(states, position + offset, rng_key))(offsets)
-
-    def take(batches: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[position], batches)
-
-    host = next(iter(jax.tree.leaves(states)[0].devices()))
-    device = next(iter(run.data_key.devices()))
-    host_key = jax.device_put(run.data_key, host)
-    gathering = jax.jit(gather).lower(states, np.int32(0), host_key).compile()
-    batches = jax.device_put(gathering(states, np.int32(0), host_key), device)
-    programs = compile_trainer(trainer, take, run.state, batches, steps=steps, donates=donates)
-
-    def chunk(state: Any, states: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
-        batches = gathering(states, np.int32(position), jax.device_put(rng_key, host))
-        return programs.chunk(state, jax.device_put(batches, device), 0, rng_key)
-
-    return programs._replace(chunk=chunk)
+    trainer = system.trainers[name].trainer._replace(publish=_publish_function(system, name))
+    return compile_schedule(system, name, trainer, run, buffers, donates=donates)

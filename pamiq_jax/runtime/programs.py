@@ -11,6 +11,7 @@ import numpy as np
 from pamiq_jax.data import Chunk, Collector, Record, record_spec
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
+from pamiq_jax.runtime.batches import UpdateFn
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
 from pamiq_jax.runtime.system import System
 from pamiq_jax.trainer import TrainerPrograms
@@ -26,6 +27,7 @@ class Programs(NamedTuple):
         add: `(buffer state, chunk) -> buffer state` by buffer name; donates the state.
         can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
+        update: what stores priorities, by the names of the buffers that take them and are learned from.
         fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
     """
@@ -35,6 +37,7 @@ class Programs(NamedTuple):
     add: Mapping[str, Callable[[PyTree, Chunk[Any]], PyTree]]
     can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
+    update: Mapping[str, UpdateFn]
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
 

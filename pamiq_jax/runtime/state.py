@@ -47,7 +47,8 @@ class TrainerRun(NamedTuple):
         last: the progress on each of its sources when the last run started.
         after: how many runs the trainers that it follows had finished by then.
         reason: why it runs, or what it waits for.
-        prefetched: the next chunk's batches, where a buffer lies on the host; None for none.
+        prefetched: the batches of the run's next chunk from buffers on the host, maybe still under way; None between
+            two runs, and where there are no such buffers.
     """
 
     state: Any
@@ -63,7 +64,7 @@ class TrainerRun(NamedTuple):
     last: Mapping[str, Progress] = MappingProxyType({})
     after: Mapping[str, int] = MappingProxyType({})
     reason: str = "not asked yet"
-    prefetched: PyTree | None = None
+    prefetched: PyTree = None
 
 
 class LearnerState(NamedTuple):

@@ -65,8 +65,10 @@ class Schedule:
         when: the condition that a run waits for; any callable `(now, last)` will do. With several buffers
             it is asked of the first, or a dict like `data` gives one condition each, which must all hold.
         steps_per_chunk: steps in one compiled program, a divisor of `steps`. Between two chunks the
-            trainer can pause or stop. By default the largest divisor up to 16.
-        prepare: `(Record) -> batch`, traced, on sampled records `[B, ...]`; by default their data.
+            trainer can pause or stop, and priorities that its steps returned begin to count. By default the
+            largest divisor up to 16.
+        prepare: `(Record) -> batch`, traced, on sampled records `[B, ...]`; by default their data. A prioritized
+            buffer gives a `PrioritizedBatch` of them, by default `PrioritizedBatch(records=<data>, indices, weights)`.
         weight: its share of the training thread's time, relative to the other trainers that could run.
         priority: a trainer that could run goes before those of lower priority, whatever their share.
         after: trainers that must have finished a run since this one's last run started.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,9 @@ from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.scheduling import choose, progress, used_by
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
-from pamiq_jax.trainer import TrainerPrograms, check_alive, check_not_donated
-from pamiq_jax.types import Metrics
+from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
+from pamiq_jax.trainer.priorities import PRIORITIES, take_priorities
+from pamiq_jax.types import Metrics, PyTree
 
 
 def train_tick(
@@ -31,8 +33,9 @@ def train_tick(
 ) -> tuple[LearnerState, TrainReport]:
     """Move what was collected into the buffers, then do one chunk of a run, if one is due.
 
-    A run is set up before its first chunk, published and torn down after its last. An exception of
-    a trainer ends that trainer and is reported; it is not raised. Called from the training thread.
+    A run is set up before its first chunk, published and torn down after its last. Priorities that the chunk's steps
+    gave to records are stored in their buffers after it. An exception of a trainer ends that trainer and is reported;
+    it is not raised. Called from the training thread.
 
     Args:
         programs: the compiled system.
@@ -43,7 +46,8 @@ def train_tick(
         is_frozen: leave the buffers as they are, for they are being saved; records wait.
 
     Returns:
-        The state after the tick, and what was done. It blocks until the chunk is computed.
+        The state after the tick, and what was done. It blocks until the chunk is computed; batches of the next chunk
+        from buffers on the host may still be under way then.
 
     Example:
         See `compile_system`.
@@ -121,6 +125,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
             run = _set_up(work, learner, run)
             run = _move(work, run, TrainerEvent.SET_UP)
         run, metrics = _train(work, learner, run)
+        metrics, given = take_priorities(metrics)
+        learner = _store(work, learner, given)
         if run.chunk * work.trainer.steps < work.schedule.steps:
             run = _move(work, run, TrainerEvent.CHUNK_DONE)
             return learner.with_trainer(work.name, run), TrainReport(work.name, metrics)
@@ -131,7 +137,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         run = _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason="its run has just ended")
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises ends it, and only it
-        run = _move(work, run, TrainerEvent.FAIL)._replace(reason=f"failed: {type(error).__name__}: {error}")
+        reason = f"failed: {type(error).__name__}: {error}"
+        run = _move(work, run, TrainerEvent.FAIL)._replace(reason=reason, prefetched=None)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=error)
 
 
@@ -163,12 +170,38 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
         in_use = (dict(work.cells.store.latest.params), dict(learner.models))
         check_not_donated(in_use, trainer.plan.donated_part(run.state))
     buffers = {key: learner.buffers[source.buffer].state for key, source in work.schedule.sources.items()}
-    state, metrics = trainer.chunk(run.state, buffers, run.chunk * trainer.steps, run.run_key)
+    position = run.chunk * trainer.steps
+    if trainer.gather is None:
+        data = buffers
+    else:
+        data = trainer.gather(buffers, position, run.run_key) if run.prefetched is None else run.prefetched
+    state, metrics = trainer.chunk(run.state, data, position, run.run_key)
+    run = run._replace(prefetched=_prefetch(work, run, buffers, metrics))
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
         for params in (work.cells.store.latest.params, learner.models):
             check_alive(dict(params))
     return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
+
+
+def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -> PyTree:
+    """Start gathering the batches of the run's next chunk, while the present one is computed."""
+    trainer = work.trainer
+    position = (run.chunk + 1) * trainer.steps
+    # Priorities name slots of the buffer: records that come in before they are stored would take their places.
+    if trainer.gather is None or position >= work.schedule.steps or PRIORITIES in metrics:
+        return None
+    return trainer.gather(buffers, position, run.run_key)
+
+
+def _store(work: _Work, learner: LearnerState, given: Mapping[str, RecordPriorities]) -> LearnerState:
+    """Give the records of a chunk's batches the priorities that its steps returned."""
+    for key, priorities in given.items():
+        name = work.schedule.sources[key].buffer
+        buffer = learner.buffers[name]
+        state = work.programs.update[name](buffer.state, priorities)
+        learner = learner.with_buffer(name, buffer._replace(state=state))
+    return learner
 
 
 def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[LearnerState, int | None]:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
-from pamiq_jax.trainer import Trainer, TrainerState, compile_trainer, own, unchanged
+from pamiq_jax.trainer import Drawn, Trainer, TrainerState, compile_trainer, own, unchanged
+from pamiq_jax.trainer.priorities import PRIORITIES
 from pamiq_jax.types import Params, PyTree
 
 
@@ -66,7 +67,7 @@ def check_trainer(
         check_traced("teardown", trainer.teardown, (after,), trainer.teardown(after), tolerance=tolerance)
     check_traced("publish", publish, (state,), publish(state), later=(after,), tolerance=tolerance)
     _check_scan(trainer, state, batch, further, tolerance)
-    _check_donation(trainer, state, batch)
+    _check_donation(trainer, state, _drawn(batch, metrics))
 
 
 def _check_first_state(state: Any, rng_key: jax.Array) -> None:
@@ -84,8 +85,12 @@ def _check_changes(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> tup
     check_kept("setup", state, before)
     after, metrics = check_pure("step", trainer.step, (state, batch))
     check_kept("step", state, after)
-    are_scalars = isinstance(metrics, Mapping) and all(jnp.shape(leaf) == () for leaf in jax.tree.leaves(metrics))
+    by_name = cast(Mapping[str, Any], metrics) if isinstance(metrics, Mapping) else {"": metrics}
+    scalars, given = ([by_name[name] for name in by_name if (name == PRIORITIES) is which] for which in (False, True))
+    are_scalars = isinstance(metrics, Mapping) and all(jnp.shape(leaf) == () for leaf in jax.tree.leaves(scalars))
     require("step", "its metrics are a dict of scalars", None if are_scalars else f"got {metrics!r:.200}")
+    are_rows = all(jnp.ndim(leaf) == 1 and jnp.result_type(leaf) == jnp.float32 for leaf in jax.tree.leaves(given))
+    require("step", "its priorities are float32 [B]", None if are_rows else f"got {given[0]!r:.200}")
     if isinstance(state, TrainerState):
         old, new = int(state.step), int(after.step)
         require("step", "the step counter grows by one", None if new == old + 1 else f"leaf .step: {old} became {new}")
@@ -143,6 +148,15 @@ def _check_scan(trainer: Trainer[Any, Any], state: Any, batch: PyTree, further: 
     with promised("step", "it works under jax.lax.scan"):
         scanned, _ = jax.lax.scan(lambda state, _: trainer.step(state, batch), state, length=2)
     require("step", "lax.scan(f) == f, f", value_difference(further, scanned, tolerance))
+
+
+def _drawn(batch: PyTree, metrics: Mapping[str, Any]) -> PyTree:
+    """Return the batch as it comes of buffers that take the priorities of the step, if it returns any."""
+    if PRIORITIES not in metrics:
+        return batch
+    given = metrics[PRIORITIES]
+    by_source = given if isinstance(given, Mapping) else {"": given}
+    return Drawn(batch, jax.tree.map(lambda new: jnp.arange(len(new), dtype=jnp.int32), by_source))
 
 
 def _check_donation(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:

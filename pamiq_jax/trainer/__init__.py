@@ -36,6 +36,7 @@ from pamiq_jax.trainer.hyperparameters import (
     with_hyperparameters,
 )
 from pamiq_jax.trainer.optimizer import Optimizer
+from pamiq_jax.trainer.priorities import Drawn, RecordPriorities
 from pamiq_jax.trainer.skip import SkippingState, skip_first
 from pamiq_jax.trainer.targets import with_targets
 from pamiq_jax.trainer.wrapped import WrappedState
@@ -48,6 +49,7 @@ __all__ = [
     "Decay",
     "DonationPlan",
     "DonationRow",
+    "Drawn",
     "GuardedState",
     "HyperparameterState",
     "InitFn",
@@ -56,6 +58,7 @@ __all__ = [
     "PublishFn",
     "ReadingState",
     "ReceiveFn",
+    "RecordPriorities",
     "SampleFn",
     "SkippingState",
     "StepFn",

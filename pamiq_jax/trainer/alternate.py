@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.priorities import PRIORITIES
 from pamiq_jax.trainer.wrapped import check_traceable
 from pamiq_jax.types import Metrics, Params, PyTree
 
@@ -46,7 +47,8 @@ def alternate[B](*trainers: Trainer[Any, B], turns: tuple[int, ...] | None = Non
     """Return a trainer whose step is one round: a step of each trainer in turn, as for a GAN.
 
     Each sees what those before it have made of the models that it reads. Metrics are named
-    "models/metric". Every part has its own key, folded from the one that `init` is given.
+    "models/metric"; the "priorities" that one of them, and only one, may give the batch's records keep their name.
+    Every part has its own key, folded from the one that `init` is given.
 
     Args:
         trainers: two or more, each with `trains` of its own, and what it needs of the others in `reads`.
@@ -56,7 +58,7 @@ def alternate[B](*trainers: Trainer[Any, B], turns: tuple[int, ...] | None = Non
     Raises:
         InvalidValueError: less than two trainers, a trainer that does not name its models or cannot be
             traced, a model trained twice, turns that do not fit the trainers, or, when traced, a batch
-            that cannot be shared equally.
+            that cannot be shared equally, or priorities from several trainers.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -90,7 +92,7 @@ def alternate[B](*trainers: Trainer[Any, B], turns: tuple[int, ...] | None = Non
         for key, trainer in parts.items():
             take_turns = partial(_take_turns, trainer.step, counts[key], batch)
             state, its_metrics = _visit(state, key, trainer, take_turns)
-            metrics |= {f"{key}/{name}": metric for name, metric in its_metrics.items()}
+            metrics |= _named(key, its_metrics, metrics)
         return state.replace(step=state.step + 1), metrics
 
     def each(of: Callable[[Trainer[Any, B]], Callable[[Any], Any]]) -> Callable[[AlternatingState], AlternatingState]:
@@ -140,11 +142,27 @@ def _visit[R](
     return state.replace(parts={**state.parts, key: part}), result
 
 
+def _named(key: str, its_metrics: Metrics, metrics: Metrics) -> Metrics:
+    """Return one part's metrics under its name, but priorities, which are the batch's, under theirs."""
+    if PRIORITIES in its_metrics and PRIORITIES in metrics:
+        remedy = "leave them out of the metrics of the others"
+        raise InvalidValueError("alternate: priorities", f"also from {key!r}", "from one trainer", remedy)
+    return {name if name == PRIORITIES else f"{key}/{name}": metric for name, metric in its_metrics.items()}
+
+
 def _take_turns(step: Callable[..., Any], turns: int, batch: PyTree, part: Any) -> tuple[Any, Metrics]:
     if turns == 1:
         return step(part, batch)
     part, metrics = jax.lax.scan(step, part, jax.tree.map(partial(_share, turns), batch))
-    return part, jax.tree.map(lambda values: jnp.mean(values.astype(jnp.float32)), metrics)
+    means = {
+        name: jax.tree.map(lambda values: jnp.mean(values.astype(jnp.float32)), metric)
+        for name, metric in metrics.items()
+        if name != PRIORITIES
+    }
+    if PRIORITIES not in metrics:
+        return part, means
+    # The shares lie in the order of the batch.
+    return part, {**means, PRIORITIES: jax.tree.map(jnp.ravel, metrics[PRIORITIES])}
 
 
 def _share(turns: int, leaf: jax.Array) -> jax.Array:

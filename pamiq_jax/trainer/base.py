@@ -46,7 +46,7 @@ type InitFn[S] = Callable[[jax.Array, Params], S]
 """`(rng_key, params) -> state` of step 0; keeps the key `key[]`, does not copy the parameters."""
 
 type StepFn[S, B] = Callable[[S, B], tuple[S, Metrics]]
-"""`(state, batch [B, ...]) -> (state, metrics)`: a state of equal form, and scalar metrics `[]`."""
+"""`(state, batch [B, ...]) -> (state, metrics)`: a state of equal form, and metrics: scalars `[]`, and "priorities"."""
 
 type ChangeFn[S] = Callable[[S], S]
 """`(state) -> state` of equal form, at the start (`setup`) or the end (`teardown`) of a run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -14,16 +15,17 @@ from pamiq_jax.errors import StepStructureError
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
+from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
 from pamiq_jax.types import Metrics, PyTree
 
 type SampleFn = Callable[[PyTree, jax.Array, jax.Array], PyTree]
-"""`(buffer_state, position, rng_key) -> batch [B, ...]`; position `int32[]` counts the run's batches."""
+"""`(buffer_state, position, rng_key) -> batch [B, ...]`, or `Drawn`; position `int32[]` counts the run's batches."""
 
 type ChunkFn[S] = Callable[[S, PyTree, Any, jax.Array], tuple[S, Metrics]]
 """`(state, buffer_state, position, rng_key) -> (state, metrics)`: some steps, and their mean metrics.
 
 Of the state, what the plan calls donated is deleted. The buffer and the run's data key are only
-read; `position` is the number of batches of the run that came before.
+read; `position` is the number of batches of the run that came before. "priorities" are of every step.
 """
 
 
@@ -33,6 +35,7 @@ class TrainerPrograms[S](NamedTuple):
     Attributes:
         steps: steps in a chunk.
         plan: what of the state a chunk donates.
+        gather: `(buffer_state, position, rng_key)` -> a chunk's batches, which `chunk` is given; None: it draws them.
     """
 
     setup: ChangeFn[S]
@@ -41,6 +44,7 @@ class TrainerPrograms[S](NamedTuple):
     teardown: ChangeFn[S]
     steps: int
     plan: DonationPlan
+    gather: Callable[[PyTree, Any, jax.Array], PyTree] | None = None
 
 
 def compile_trainer[S](
@@ -48,7 +52,7 @@ def compile_trainer[S](
 ) -> TrainerPrograms[S]:
     """Return a trainer's functions compiled ahead of time for these shapes.
 
-    A trainer with `compiled=False` keeps its own functions; only sampling is jitted then.
+    A trainer with `compiled=False` keeps its own functions; only sampling is compiled then.
 
     Args:
         trainer: the trainer.
@@ -72,11 +76,11 @@ def compile_trainer[S](
         8
     """
     plan = explain_donation(trainer, state, donates=donates)
-    if not trainer.compiled:
-        chunk = python_chunk(trainer, jax.jit(sample), steps)
-        return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     rng_key = jax.random.key(0)
-    check_step(trainer, state, jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
+    if not trainer.compiled:
+        chunk = python_chunk(trainer, jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile(), steps)
+        return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
+    check_step(trainer, state, *split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key)))
     return TrainerPrograms(
         setup=_compile_change("setup", trainer.setup, state),
         chunk=_compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key),
@@ -92,10 +96,12 @@ def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> Chu
 
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         def body(state: S, offset: jax.Array) -> tuple[S, Metrics]:
-            return trainer.step(state, sample(buffer_state, position + offset, rng_key))
+            batch, indices = split_drawn(sample(buffer_state, position + offset, rng_key))
+            state, metrics = trainer.step(state, batch)
+            return state, with_indices(metrics, indices)
 
         state, metrics = jax.lax.scan(body, state, jnp.arange(steps, dtype=jnp.int32))
-        return state, jax.tree.map(lambda values: jnp.mean(values.astype(jnp.float32), axis=0), metrics)
+        return state, reduce_metrics(metrics, lambda values: jnp.mean(values.astype(jnp.float32), axis=0))
 
     return chunk
 
@@ -106,20 +112,21 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch = sample(buffer_state, jax.device_put(np.int32(position + offset)), rng_key)
+            batch, indices = split_drawn(sample(buffer_state, cast(Any, np.int32(position + offset)), rng_key))
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
-            _check_scalars(metrics)
+            _check_scalars(metrics := with_indices(metrics, indices))
             state = new_state
             history.append(jax.device_get(metrics))
         # In numpy: a jax operation here would be compiled while the agent acts.
-        return state, jax.tree.map(lambda *values: np.mean(np.asarray(values, np.float32)), *history)
+        stacked = jax.tree.map(lambda *values: np.stack(values), *history)
+        return state, reduce_metrics(stacked, lambda values: np.mean(values, dtype=np.float32))
 
     return chunk
 
 
-def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
-    """Raise if a trainer's step, traced but not run, returns a state of another form or a metric `[...]`.
+def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree, indices: Any = MappingProxyType({})) -> None:
+    """Raise if a step, traced but not run, returns a state of another form, a metric `[...]`, or unfit priorities.
 
     Raises:
         StepStructureError: naming the leaf, what was expected and what came.
@@ -131,11 +138,12 @@ def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> None:
         )
     new_state, metrics = output
     _check_same_form("step", state, new_state)
-    _check_scalars(metrics)
+    _check_scalars(with_indices(metrics, indices))
 
 
 def _check_scalars(metrics: Metrics) -> None:
-    for name, metric in zip(trees.leaf_names(metrics), jax.tree.leaves(metrics), strict=True):
+    scalars, _ = take_priorities(metrics)
+    for name, metric in zip(trees.leaf_names(scalars), jax.tree.leaves(scalars), strict=True):
         if np.shape(metric) != ():
             raise StepStructureError(
                 f"step returned the metric {name} as {trees.describe_leaf(metric)}, expected a scalar; "

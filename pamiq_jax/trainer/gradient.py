@@ -31,7 +31,8 @@ def gradient_trainer[P, B](
     """Return a trainer that follows the gradient of a loss.
 
     Args:
-        loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars.
+        loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars. Among them
+            "priorities", float32 `[B]`, are given to the records of the batch, see `prioritized_buffer`.
         tx: any optax transformation, or `{model: transformation}`: several optimizers, each with a
             schedule of its own; schedules count updates.
         trains: names of the models to take from the parameters that `init` is given; the loss then

@@ -29,7 +29,8 @@ def skip_first[S, B](trainer: Trainer[S, B], runs: int) -> Trainer[SkippingState
     """Return a trainer whose first runs change nothing, so that another trainer can warm up.
 
     A skipped step neither counts nor draws: schedules start with the first run that trains. Its
-    metrics have no value: NaN, or 0 where they are integers. A run starts with `setup`.
+    metrics have no value: NaN, or 0 where they are integers; priorities of NaN leave a record's as it is.
+    A run starts with `setup`.
 
     Args:
         trainer: any trainer whose step can be traced.

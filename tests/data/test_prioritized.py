@@ -22,9 +22,11 @@ UPDATES = st.tuples(st.just("update"), st.lists(st.integers(-2, 8), min_size=3, 
 
 def model_update(model: list[float], largest: float, indices: list[int], priorities: list[float]) -> float:
     """Set priorities in a list, the last one for a slot counting, and return the largest so far."""
-    masses = [max(number, 0.0) if math.isfinite(number) else largest for number in priorities]
+    masses = [
+        largest if math.isinf(number) else number if math.isnan(number) else max(number, 0.0) for number in priorities
+    ]
     for index, mass in zip(indices, masses, strict=True):
-        if 0 <= index < len(model):
+        if 0 <= index < len(model) and not math.isnan(mass):
             model[index] = mass
             largest = max(largest, mass)
     return largest
@@ -90,6 +92,12 @@ def test_what_a_program_of_several_steps_returns_can_be_given_back_at_once() -> 
     buffer, state = filled(4, [1.0] * 4, alpha=1.0)
     state = buffer.update(state, jnp.array([[0, 1], [1, 3]]), jnp.array([[5.0, 6.0], [7.0, 8.0]]))
     assert state.sums[4:].tolist() == [5.0, 7.0, 1.0, 8.0]
+
+
+def test_nan_changes_nothing_not_even_an_earlier_priority_of_the_same_record() -> None:
+    buffer, state = filled(4, [1.0] * 4, alpha=1.0)
+    state = buffer.update(state, jnp.array([[0, 1], [0, 2]]), jnp.array([[5.0, 6.0], [jnp.nan, jnp.nan]]))
+    assert state.sums[4:].tolist() == [5.0, 6.0, 1.0, 1.0]
 
 
 def test_a_batch_without_any_priority_weighs_nothing() -> None:
