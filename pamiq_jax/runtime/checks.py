@@ -38,6 +38,11 @@ def _check_interactions(system: System) -> None:
         raise InvalidValueError(
             "System(interaction)", type(given).__name__, "an Interaction, or a dict of them by name"
         )
+    for name, buffer in system.buffers.items():
+        feeders = [one for one in system.interactions if name in system.collects(one)]
+        if buffer.is_ordered and len(feeders) > 1:
+            expected = "fed by one interaction, since its records must follow each other"
+            raise InvalidValueError(f"buffer {name!r}", feeders, expected, "give each a buffer of its own by `collect`")
     worlds: dict[int, str] = {}
     for name, interaction in system.interactions.items():
         for buffer in interaction.collect or ():

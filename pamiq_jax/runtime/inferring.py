@@ -114,6 +114,7 @@ class InferenceWorker:
         self._pulse = control.heartbeats[self.thread]
         self.status = InferenceStatus()
         self._system, self._name, self._seed = system, name, seed
+        self._pauses = 0
         self._clock, self._control, self._compiles = clock, control, compiles
         self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
 
@@ -134,6 +135,11 @@ class InferenceWorker:
             self._close()
             self._control.leave(self.thread)
 
+    def _paused(self) -> None:
+        self._pauses += 1
+        if self.interaction.on_paused is not None:
+            self.interaction.on_paused()
+
     def hand_in(self, saving: Saving) -> None:
         """Add this interaction's state to the save under way. Called on this thread, between two ticks."""
 
@@ -143,8 +149,13 @@ class InferenceWorker:
 
         saving.hand_in(self._name, get)
 
+    def _mark_gaps(self, ready: Ready) -> None:
+        """Say that the next record does not follow the last one."""
+        for buffer in self._system.collects(self._name):
+            ready.cells.collectors[buffer].mark_gap()
+
     def _goes_on(self) -> bool:
-        paused, resumed = self.interaction.on_paused, self.interaction.on_resumed
+        paused, resumed = self._paused, self.interaction.on_resumed
         return self._control.checkpoint(
             self.thread,
             named_hook(f"on_paused of interaction {self._name!r}", paused),
@@ -163,13 +174,19 @@ class InferenceWorker:
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()
+        pauses = self._pauses
         while self._goes_on():
+            if pauses != self._pauses:
+                pauses = self._pauses
+                self._mark_gaps(ready)
             remaining = due - self._clock.now()
             if interval is not None and remaining > 0:
                 self._control.sleep(self.thread, remaining)
                 continue  # a pause may have ended the sleep: the tick is not due before its time
             actor, report = infer_tick(programs, actor, ready.cells, self._clock, self._name)
             self.actor = actor
+            if report.is_fallback:
+                self._mark_gaps(ready)
             self._count(report)
             if self._on_interaction is not None:
                 self._pulse.enter(ON_INTERACTION)
