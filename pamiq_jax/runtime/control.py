@@ -303,12 +303,7 @@ class Control:
                 raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
 
     def post(self, worker: str, function: Callable[[], None]) -> bool:
-        """Have a worker call a function between two ticks, also while it is paused; return whether it lives.
-
-        Args:
-            worker: the thread's name.
-            function: it must not raise.
-        """
+        """Have a worker call a function between two ticks, also while it is paused; return whether it lives. It must not raise."""
         with self._lock:
             if worker not in self._acknowledged:
                 return False
