@@ -39,7 +39,7 @@ BEYOND_THE_CORE = {
     },
 }
 MAX_LINES_PER_FILE = 400
-MAX_LINES_OF_PURE_CORE = 2_450
+MAX_LINES_OF_PURE_CORE = 2_550
 ROOMS_WITH_TEXT = ("benchmarks", "docs", "examples", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|Users|work|tmp|private)/\w")
 

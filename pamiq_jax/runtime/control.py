@@ -303,7 +303,7 @@ class Control:
                 raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
 
     def post(self, worker: str, function: Callable[[], None]) -> bool:
-        """Have a worker call a function between two ticks, also while it is paused; return whether it lives. It must not raise."""
+        """Have a worker call what must not raise between two ticks, also while paused; return whether it lives."""
         with self._lock:
             if worker not in self._acknowledged:
                 return False
