@@ -93,7 +93,7 @@ class TerminationSignals:
         if self._terminations and not self._has_left:
             return
         if self._worker is not None:
-            self._worker.join(_GRACE_SECONDS)  # it ends now; a signal that it has sent is not to meet what was there before
+            self._worker.join(_GRACE_SECONDS)  # it ends now; a signal of its own must not meet what was there before
         self._is_armed = False
         if threading.current_thread() is threading.main_thread():
             self._put_back()
