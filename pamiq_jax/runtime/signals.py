@@ -17,6 +17,7 @@ from pamiq_jax.errors import InvalidValueError
 
 _LOGGER = logging.getLogger("pamiq_jax")
 _GRACE_SECONDS = 2.0
+_REPEAT_SECONDS = 0.05
 _KILLED = 128 + signal.SIGTERM
 """The exit code that a shell gives a process that SIGTERM has ended."""
 
@@ -26,8 +27,8 @@ class TerminationSignals:
 
     The first SIGTERM saves, stops, and then raises `SystemExit(0)` in the main thread, whatever that is doing; with
     `SystemExit(1)` if saving or stopping failed, which is logged. A second one stops without saving and ends the
-    process with code 143, two seconds later at the most; a third one ends it at once. Neither runs any more code of
-    the main thread.
+    process with code 143, two seconds later at the most; a third one ends it at once. Neither lets the main thread
+    clean up.
 
     A handler runs in the main thread between two bytecodes, so that the main thread may hold any lock. It takes none:
     the work is done by a thread of its own, "pamiq-signals".
@@ -64,6 +65,8 @@ class TerminationSignals:
         self._saving = threading.Lock()  # for the threads; no handler takes it
         self._terminations = 0
         self._exit_code: int | None = None  # once the main thread is to leave
+        self._has_left, self._left = False, threading.Event()
+        self._worker: threading.Thread | None = None
         self._is_armed = False
 
     def install(self) -> bool:
@@ -87,8 +90,10 @@ class TerminationSignals:
         Outside the main thread, which alone may do it, the handlers only lose their effect: the next signal does what
         it did before. While a termination is under way they stay, until the main thread leaves.
         """
-        if self._terminations:
+        if self._terminations and not self._has_left:
             return
+        if self._worker is not None:
+            self._worker.join(_GRACE_SECONDS)  # it ends now; a signal of its own must not meet what was there before
         self._is_armed = False
         if threading.current_thread() is threading.main_thread():
             self._put_back()
@@ -117,7 +122,7 @@ class TerminationSignals:
             _start(self._try_save)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_ours(number):
+        if not self._is_ours(number) or self._has_left:
             return
         if self._exit_code is not None:
             self._leave(self._exit_code)
@@ -131,24 +136,34 @@ class TerminationSignals:
             os._exit(_KILLED)
 
     def _leave(self, code: int) -> None:
-        self._put_back()
-        self._is_armed = False
+        self._has_left = True  # first: the signal may be repeated within `set`
+        self._left.set()
         if threading.main_thread().is_alive():  # else the interpreter is waiting for the last threads
             raise SystemExit(code)
 
     # What the threads do.
 
     def _save_and_stop(self) -> None:
+        self._worker = threading.current_thread()
         succeeded = self._try_save()
         try:
             self._stop()
         except Exception:
             succeeded = False
             _LOGGER.exception("the system could not be stopped after SIGTERM")
-        self._exit_code = 0 if succeeded else 1
+        if self._terminations == 1:  # else the process ends in another way
+            self._exit_code = 0 if succeeded else 1
+            self._have_main_leave()
+
+    def _have_main_leave(self) -> None:
         main = threading.main_thread()
-        if main.ident is not None and main.is_alive():
+        assert main.ident is not None, "it runs"
+        while main.is_alive():
             signal.pthread_kill(main.ident, signal.SIGTERM)
+            # One that comes just before the main thread falls asleep does not wake it, so that no handler runs.
+            if self._left.wait(_REPEAT_SECONDS):
+                break
+        self._is_armed = False
 
     def _try_save(self) -> bool:
         try:

@@ -125,7 +125,6 @@ def exit_code_after(begin: Callable[[], object]) -> int:
     with pytest.raises(SystemExit) as caught:
         begin_and_wait()
     assert isinstance(caught.value.code, int)
-    join_signal_threads()
     return caught.value.code
 
 
@@ -143,20 +142,26 @@ def join_signal_threads() -> None:
 class TestComponent:
     def test_it_saves_then_stops_then_the_main_thread_leaves(self) -> None:
         owner = Owner()
-        assert TerminationSignals(owner.save, owner.stop).install()
+        signals = TerminationSignals(owner.save, owner.stop)
+        assert signals.install()
         assert exit_code_after(terminate) == 0
+        signals.restore()  # as leaving the run's context does
         assert owner.calls == ["save", "stop"]
 
     def test_without_save(self) -> None:
         owner = Owner()
-        assert TerminationSignals(None, owner.stop).install()
+        signals = TerminationSignals(None, owner.stop)
+        assert signals.install()
         assert exit_code_after(terminate) == 0
+        signals.restore()  # as leaving the run's context does
         assert owner.calls == ["stop"]
 
     def test_what_could_not_be_saved_is_logged_and_stopped(self, caplog: pytest.LogCaptureFixture) -> None:
         owner = Owner(OSError("the disk is full"))
-        TerminationSignals(owner.save, owner.stop).install()
+        signals = TerminationSignals(owner.save, owner.stop)
+        signals.install()
         assert exit_code_after(terminate) == 1
+        signals.restore()  # as leaving the run's context does
         assert owner.calls == ["save", "stop"]
         assert "the system could not be saved after a signal" in caplog.text
         assert "the disk is full" in caplog.text
@@ -182,6 +187,7 @@ class TestComponent:
         signals.restore()  # as `stop` does, in whichever thread it was called
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         assert exit_code_after(owner.may_stop.set) == 0
+        signals.restore()  # as leaving the run's context does
 
     def test_restored_by_another_thread_a_signal_does_what_it_did_before(self) -> None:
         heard: list[int] = []

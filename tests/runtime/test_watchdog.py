@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -190,7 +191,7 @@ def _wait(go: threading.Event) -> None:
 class HeldAgent:
     """A policy that does not answer until it is let go."""
 
-    extras: dict[str, Any] = {}  # noqa: RUF012
+    extras: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, go: threading.Event) -> None:
         self._go = go
@@ -245,7 +246,7 @@ HELD = (
 
 
 @contextlib.contextmanager
-def let_go_of_at_last(go: threading.Event) -> Iterator[None]:
+def let_go_of_at_last(go: threading.Event) -> Generator[None]:
     try:
         yield
     finally:
