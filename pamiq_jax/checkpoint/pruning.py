@@ -36,14 +36,15 @@ def prune_states(directory: StateDirectory, keep: Retention) -> PruneReport:
     present = directory.blocks.sizes()
     manifests = list(_manifests(directory))
     sound = [each.info for each in manifests if each.block_sizes().items() <= present.items()]
-    kept = {info.number for info in keep(sound)} | {info.number for info in sound[-1:]}
-    removed = [info.number for info in sound if info.number not in kept]
+    wanted = {info.number for info in (*keep(sound), *sound[-1:])}
+    kept = [info.number for info in sound if info.number in wanted]
+    removed = [info.number for info in sound if info.number not in wanted]
     directory.remove(removed)
     needed = {block for each in manifests if each.info.number not in removed for block in each.block_sizes()}
     unneeded = sorted(present.keys() - needed)
     directory.blocks.remove(unneeded)
     return PruneReport(
-        kept=tuple(sorted(kept)),
+        kept=tuple(kept),
         removed=tuple(removed),
         damaged=tuple(number for number in directory.numbers() if number not in kept),
         freed_bytes=sum(present[block] for block in unneeded),
