@@ -18,7 +18,7 @@ from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
 from pamiq_jax.types import Metrics, PyTree
 
-type SampleFn = Callable[[PyTree, jax.Array, jax.Array], PyTree]
+type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]
 """`(buffer_state, position, rng_key) -> batch [B, ...]`, or `Drawn`; position `int32[]` counts the run's batches."""
 
 type ChunkFn[S] = Callable[[S, PyTree, Any, jax.Array], tuple[S, Metrics]]
