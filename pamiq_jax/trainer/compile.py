@@ -112,7 +112,7 @@ def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> C
     def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch, indices = split_drawn(sample(buffer_state, cast(Any, np.int32(position + offset)), rng_key))
+            batch, indices = split_drawn(sample(buffer_state, np.int32(position + offset), rng_key))
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             _check_scalars(metrics := with_indices(metrics, indices))
