@@ -28,7 +28,7 @@ def chunk_of(start: int, rows: int) -> Record[Any]:
         "inner": {"done": number % 2 == 0, "reward": number.astype(np.float32)},
         "action": number.astype(np.int32),
     }
-    return Record(data, number.astype(np.int32))
+    return Record(data, number.astype(np.int32), number % 3 == 0)
 
 
 def filled(buffer: Any, count: int) -> Any:
@@ -61,7 +61,7 @@ def test_agrees_with_a_deque(counts: list[int]) -> None:
 def test_stores_the_dtypes_jax_would_use() -> None:
     records = ring_buffer(capacity=4).init(EXAMPLE).records
     dtypes = [leaf.dtype.name for leaf in jax.tree.leaves(records)]
-    assert dtypes == ["int32", "uint8", "bool", "float32", "int32"]
+    assert dtypes == ["int32", "uint8", "bool", "float32", "int32", "bool"]
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(records))
 
 

@@ -110,7 +110,7 @@ class TestDecisions:
         bench.feed(4)
         for _ in range(3):
             assert bench.tick().trainer is None
-            assert bench.run().last == {}
+            assert bench.run().last == {"": pj.Progress()}
         bench.feed(1)
         bench.tick()
         assert bench.run().last[""].inserted == 5
