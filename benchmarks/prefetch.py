@@ -45,9 +45,8 @@ def _compiled(records: int, chunk: int) -> Any:
         queues={"x": pj.Queue(capacity=records, chunk=records)},
     )
     compiled = pj.compile_system(system)
-    data = pj.Record(
-        np.random.default_rng(0).normal(size=(records, FEATURES)).astype(np.float32), np.zeros(records, np.int32)
-    )
+    values = np.random.default_rng(0).normal(size=(records, FEATURES)).astype(np.float32)
+    data = pj.Record(values, np.zeros(records, np.int32), np.zeros(records, np.bool_))
     buffer = compiled.learner.buffers["x"]
     filled = buffer._replace(state=compiled.programs.add["x"](buffer.state, Chunk(data, records)), inserted=records)
     return compiled._replace(learner=compiled.learner.with_buffer("x", filled))

@@ -118,7 +118,7 @@ def test_adding_right_after_a_gather_has_started_changes_none_of_its_bits() -> N
 
     def chunk(number: int) -> Chunk[Any]:
         values = np.random.default_rng(number).normal(size=(rows, 512)).astype(np.float32)
-        return Chunk(pj.Record(values, np.zeros(rows, np.int32)), rows)
+        return Chunk(pj.Record(values, np.zeros(rows, np.int32), np.zeros(rows, np.bool_)), rows)
 
     before = add(state, chunk(0))
     for number in range(1, 6):
