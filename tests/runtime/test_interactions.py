@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
+from pamiq_jax.data import sequence_buffer
 from pamiq_jax.errors import (
     InvalidTransitionError,
     InvalidValueError,
@@ -121,6 +122,29 @@ class TestRefused:
         )
         with pytest.raises(RecordMismatchError, match=match):
             pj.compile_system(learning_system(interaction=interactions))
+
+    def test_two_streams_in_a_buffer_that_wants_one(self) -> None:
+        with pytest.raises(
+            InvalidValueError, match=r"buffer 'seen' is \['left', 'right'\], expected fed by one interact"
+        ):
+            pair(buffers={"seen": sequence_buffer(100, window=4)})
+
+    def test_a_pause_leaves_a_gap_in_the_records(self) -> None:
+        interaction = pj.Interaction(AGENT, World(), interval_seconds=0.005)
+        with pj.launch(learning_system(trainers={}, interaction=interaction)) as run:
+            run.wait_until_ready()
+            for seen in (3, 6):
+                while run.status.buffers["seen"].seen < seen:
+                    run.wait(0.01)
+                run.pause()
+                run.resume()
+            while run.status.buffers["seen"].seen < 9:
+                run.wait(0.01)
+            run.pause()
+            buffer = run.learner.buffers["seen"]
+            marks = np.asarray(buffer.state.records.is_first)[: buffer.inserted]
+        assert marks[0]
+        assert 2 <= marks.sum() <= 3  # the newest records may still be waiting
 
     def test_a_tick_of_an_unknown_one(self) -> None:
         compiled = pj.compile_system(pair(trainers={}))
