@@ -35,6 +35,16 @@ def spec_of(tree: PyTree) -> PyTree:
     return jax.tree.map(_leaf_spec, tree)
 
 
+def zeros_of(specs: PyTree, *axes: int) -> PyTree:
+    """Return numpy zeros of the form of specs or arrays, with further axes in front.
+
+    Example:
+        >>> zeros_of({"x": jax.ShapeDtypeStruct((2,), np.int32)}, 3)["x"].shape
+        (3, 2)
+    """
+    return jax.tree.map(lambda spec: np.zeros((*axes, *spec.shape), spec.dtype), specs)
+
+
 def _leaf_spec(leaf: Any) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

@@ -139,7 +139,7 @@ def check_fallback(fallback: FallbackFn, observation: PyTree, action: PyTree) ->
         ...
         pamiq_jax.errors.RecordMismatchError: the fallback's action differs from the environment's spec: leaf the ...
     """
-    zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), trees.spec_of((observation, action)))
+    zeros = trees.zeros_of(trees.spec_of((observation, action)))
     check_action("fallback", zeros[1], fallback(*zeros))
 
 

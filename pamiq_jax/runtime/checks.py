@@ -39,7 +39,7 @@ def _check_interactions(system: System) -> None:
             "System(interaction)", type(given).__name__, "an Interaction, or a dict of them by name"
         )
     for name, buffer in system.buffers.items():
-        feeders = [one for one in system.interactions if name in system.collects(one)]
+        feeders = list(system.feeders(name))
         if buffer.is_ordered and len(feeders) > 1:
             expected = "fed by one interaction, since its records must follow each other"
             raise InvalidValueError(f"buffer {name!r}", feeders, expected, "give each a buffer of its own by `collect`")

@@ -181,8 +181,7 @@ def _example(system: System, name: str, records: Mapping[str, dict[str, PyTree]]
         select = system.collects(interaction).get(name)
         if select is not None:
             # On arrays, as it will be called: a selector may be plain numpy code.
-            zeros = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), record)
-            forms[f"interaction {interaction!r}"] = record_spec(select(zeros))
+            forms[f"interaction {interaction!r}"] = record_spec(select(trees.zeros_of(record)))
     if not forms:
         raise InvalidValueError(
             f"buffer {name!r} example", None, "one record", "no interaction feeds it: pass `example=`"
@@ -212,7 +211,7 @@ def _first_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> BufferRun:
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
     buffer, rows = system.buffers[name], system.rows(name)
     device = _device(buffer)
-    records = jax.tree.map(lambda leaf: np.zeros((rows, *leaf.shape), leaf.dtype), _record(example))
+    records = trees.zeros_of(_record(example), rows)
     empty = to_device(Chunk(records, 0), device)
     program = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count).compile()
 

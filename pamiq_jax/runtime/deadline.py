@@ -51,7 +51,7 @@ class DeadlinePolicy:
     ) -> None:
         self._policy, self._fallback, self._seconds, self._on_start = act, fallback, seconds, on_start
         self._form = trees.spec_of(action)
-        self._last_action = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), self._form)
+        self._last_action = trees.zeros_of(self._form)
         self._changed = threading.Condition()
         self._request: _Request | None = None
         self._answer: tuple[PyTree, PyTree, Mapping[str, Any] | None] | BaseException | None = None

@@ -114,7 +114,9 @@ class InferenceWorker:
         self._pulse = control.heartbeats[self.thread]
         self.status = InferenceStatus()
         self._system, self._name, self._seed = system, name, seed
-        self._pauses = 0
+        self._ready: Ready | None = None
+        self._on_paused = named_hook(f"on_paused of interaction {name!r}", self.interaction.on_paused)
+        self._on_resumed = named_hook(f"on_resumed of interaction {name!r}", self.interaction.on_resumed)
         self._clock, self._control, self._compiles = clock, control, compiles
         self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
 
@@ -135,11 +137,6 @@ class InferenceWorker:
             self._close()
             self._control.leave(self.thread)
 
-    def _paused(self) -> None:
-        self._pauses += 1
-        if self.interaction.on_paused is not None:
-            self.interaction.on_paused()
-
     def hand_in(self, saving: Saving) -> None:
         """Add this interaction's state to the save under way. Called on this thread, between two ticks."""
 
@@ -149,18 +146,19 @@ class InferenceWorker:
 
         saving.hand_in(self._name, get)
 
-    def _mark_gaps(self, ready: Ready) -> None:
+    def _mark_gaps(self) -> None:
         """Say that the next record does not follow the last one."""
-        for buffer in self._system.collects(self._name):
-            ready.cells.collectors[buffer].mark_gap()
+        if self._ready is not None:  # before that nothing was recorded
+            for buffer in self._system.collects(self._name):
+                self._ready.cells.collectors[buffer].mark_gap()
+
+    def _resumed(self) -> None:
+        self._mark_gaps()
+        if self._on_resumed is not None:
+            self._on_resumed()
 
     def _goes_on(self) -> bool:
-        paused, resumed = self._paused, self.interaction.on_resumed
-        return self._control.checkpoint(
-            self.thread,
-            named_hook(f"on_paused of interaction {self._name!r}", paused),
-            named_hook(f"on_resumed of interaction {self._name!r}", resumed),
-        )
+        return self._control.checkpoint(self.thread, self._on_paused, self._resumed)
 
     def _infer_until_end(self, get_ready: Callable[[], Ready | None]) -> None:
         if not self._goes_on():
@@ -170,15 +168,12 @@ class InferenceWorker:
         assert ready is not None, "a worker runs only once the system is ready"
         self.actor = begin_interaction(self._system, self._name, self._seed, ready.compiled, ready.world(self._name))
         with self._with_deadline(ready.compiled.programs) as programs:
+            self._ready = ready
             self._tick_until_end(watched_interaction(programs, self._name, self._pulse), ready, self.actor)
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()
-        pauses = self._pauses
         while self._goes_on():
-            if pauses != self._pauses:
-                pauses = self._pauses
-                self._mark_gaps(ready)
             remaining = due - self._clock.now()
             if interval is not None and remaining > 0:
                 self._control.sleep(self.thread, remaining)
@@ -186,7 +181,7 @@ class InferenceWorker:
             actor, report = infer_tick(programs, actor, ready.cells, self._clock, self._name)
             self.actor = actor
             if report.is_fallback:
-                self._mark_gaps(ready)
+                self._mark_gaps()
             self._count(report)
             if self._on_interaction is not None:
                 self._pulse.enter(ON_INTERACTION)

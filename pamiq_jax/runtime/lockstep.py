@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,9 @@ from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
 from pamiq_jax.runtime.programs import Compiled
-from pamiq_jax.runtime.saved import Cut, Renames, collected, stored_value
-from pamiq_jax.runtime.saver import save_facts
-from pamiq_jax.runtime.saving import Origin, find_origin, restore, system_progress
+from pamiq_jax.runtime.saved import Cut, Renames, collected
+from pamiq_jax.runtime.saver import write_cut
+from pamiq_jax.runtime.saving import Origin, begin, find_origin, system_progress
 from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
@@ -146,22 +146,16 @@ class _Lockstep:
 
     def __init__(self, compiled: Compiled, origin: Origin | None, seed: int) -> None:
         self.clock = VirtualClock()
-        found = None if origin is None else origin.read(compiled)
-        worlds: Mapping[str, Any] | None = None
-        self.due = dict.fromkeys(compiled.actors, 0.0)
-        if found is None:
-            self.cells = compiled.cells()
-        else:
-            cut, _ = found
-            compiled, self.cells = restore(compiled, cut, self.clock)
-            self.due, worlds = dict(cut.due), cut.worlds
-        self.programs, self.learner = compiled.programs, compiled.learner
-        system = self.programs.system
+        begun = begin(compiled, origin, self.clock)
+        ready = begun.ready
+        self.cells, self.programs, self.learner = ready.cells, ready.compiled.programs, ready.compiled.learner
+        self.due = dict.fromkeys(compiled.actors, 0.0) if begun.cut is None else dict(begun.cut.due)
         self.actors = {
-            name: begin_interaction(system, name, seed, compiled, None if worlds is None else worlds.get(name, {}))
-            for name in system.interactions
+            name: begin_interaction(self.programs.system, name, seed, ready.compiled, ready.world(name))
+            for name in self.programs.system.interactions
         }
         self.history: list[tuple[str, Metrics]] = []
+        self.metrics: dict[str, Metrics] = {}
 
     def infer(self) -> InferReport:
         name = min(self.due, key=lambda name: self.due[name])
@@ -177,6 +171,7 @@ class _Lockstep:
             raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
         if report.trainer is not None:
             self.history.append((report.trainer, report.metrics))
+            self.metrics[report.trainer] = report.metrics
 
     def cut(self) -> Cut:
         interactions = self.programs.system.interactions
@@ -209,7 +204,4 @@ class _Saves:
             self.save()
 
     def save(self) -> None:
-        cut = self._run.cut()
-        facts = save_facts(cut, dict(self._run.history))
-        self._store.write(stored_value(cut), facts=facts, created_at=time.time())
-        self._store.prune(self._keep)
+        write_cut(self._store, self._run.cut(), self._run.metrics, keep=self._keep, created_at=time.time())

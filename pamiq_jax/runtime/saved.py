@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from pamiq_jax.checkpoint import MatchReport, match, named_leaves
 from pamiq_jax.conditions import Progress
-from pamiq_jax.data import Collector, CollectorCounts, PendingRecords, Record
+from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
 from pamiq_jax.errors import StateMismatchError, UnknownNameError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
+from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Params, PyTree
 
 FORM = 1
@@ -202,15 +202,11 @@ def _waiting(
         if name not in compiled.examples:
             continue  # a buffer that is gone: strict matching has refused that already
         counts = CollectorCounts(*fields["counts"])
-        rows = _rows_of(compiled.record_form(name), counts.pending)
+        rows = zeros_of(compiled.record_form(name), counts.pending)
         matched, report = match(PendingRecords(rows, np.int32(0), np.bool_(False)), fields["records"], partial=partial)
         if not report.differences:
             waiting[name] = matched, counts
     return waiting
-
-
-def _rows_of(form: Record[Any], rows: int) -> Record[Any]:
-    return jax.tree.map(lambda spec: np.zeros((rows, *spec.shape), spec.dtype), form)
 
 
 class _Renaming:

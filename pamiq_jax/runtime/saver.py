@@ -53,10 +53,18 @@ class SaveStatus(NamedTuple):
 
 
 class _Save:
-    """One save under way: what has been handed in, and who is told in the end."""
+    """One save under way: what has been handed in, by whom it will be, and who is told in the end."""
 
-    def __init__(self, cut: Cut, metrics: Mapping[str, Metrics], collectors: Mapping[str, Collector[Any]]) -> None:
+    def __init__(
+        self,
+        cut: Cut,
+        metrics: Mapping[str, Metrics],
+        collectors: Mapping[str, Collector[Any]],
+        expected: Mapping[str, ActorState],
+        answers: list[Future[StateInfo]],
+    ) -> None:
         self.cut, self.metrics, self.collectors = cut, metrics, collectors
+        self.expected, self.answers = dict(expected), answers
         self.actors: dict[str, tuple[ActorState, dict[str, Any]]] = {}
         self.waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] | None = None
         self.problem: Exception | None = None
@@ -90,7 +98,6 @@ class Saver:
         self._changed = threading.Condition()
         self._save: _Save | None = None
         self._asked: list[Future[StateInfo]] = []  # by callers, to be answered by the next save that begins
-        self._answers: list[Future[StateInfo]] = []  # of the save under way
         self._last = Progress()
         self._is_frozen = self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="pamiq-saver", daemon=True)
@@ -132,16 +139,17 @@ class Saver:
         """Count the policy's time and steps from here on: a state was restored, or the system has become ready."""
         self._last = progress
 
-    def wake(self, progress: Progress) -> Wake:
+    def wake(self, get_progress: Callable[[], Progress]) -> Wake:
         """Return what must happen before the policy has to be asked again."""
-        return Wake() if self._policy is None else self._policy(progress, self._last).wake
+        return Wake() if self._policy is None else self._policy(get_progress(), self._last).wake
 
-    def is_due(self, progress: Progress) -> bool:
+    def is_due(self, get_progress: Callable[[], Progress]) -> bool:
         """Return whether a save should begin now: one was asked for, or the policy says so and none is under way."""
         is_free = self._save is None
         if self._asked:
             return is_free
-        if self._policy is None or not self._policy(progress, self._last).go:
+        # Asked between any two chunks: without a policy the progress is not even gathered.
+        if self._policy is None or not self._policy(progress := get_progress(), self._last).go:
             return False
         if not is_free:
             self._last = self._policy.settle(progress, self._last)
@@ -165,11 +173,10 @@ class Saver:
             collectors: what waits in them belongs to the state.
             interactions: the last known states of those that will hand in newer ones.
         """
-        save = _Save(cut, metrics, collectors)
         with self._changed:
+            asked, self._asked = self._asked, []
+            save = _Save(cut, metrics, collectors, interactions, asked)
             self._save, self._is_frozen = save, True
-            self._expected = dict(interactions)
-            self._answers, self._asked = self._asked, []
             if self._policy is not None:
                 self._last = self._policy.settle(progress, self._last)
             if not interactions:
@@ -194,10 +201,10 @@ class Saver:
             part = get()
         except Exception as error:
             error.add_note(f"while the state of interaction {interaction!r} was taken")
-            part, save.problem = (self._expected[interaction], {}), error
+            part, save.problem = (save.expected[interaction], {}), error
         with self._changed:
             save.actors[interaction] = part
-            if save.waiting is None and len(save.actors) == len(self._expected):
+            if save.waiting is None and len(save.actors) == len(save.expected):
                 save.waiting = collected(save.collectors)
             self._changed.notify_all()
 
@@ -206,17 +213,17 @@ class Saver:
     def _work(self) -> None:
         while (save := self._next()) is not None:
             started = time.monotonic()
-            answers, error, info = self._answers, None, None
+            error, info = None, None
             try:
                 info = self._write(save)
             except Exception as raised:  # a full disk must stop nobody: it is told, and the last state stays
                 error = raised
             finally:
                 self._thaw()
-            self._note(info, error, time.monotonic() - started)
+            self._note(save, info, error, time.monotonic() - started)
             with self._changed:
                 self._save = None
-            for future in answers:
+            for future in save.answers:
                 future.set_result(info) if info is not None else future.set_exception(error)
             self._on_free()
 
@@ -229,7 +236,7 @@ class Saver:
                 return None
             self._changed.wait_for(lambda: save.waiting is not None or self._is_closed, _HAND_IN_SECONDS)
             if save.waiting is None:
-                late = sorted(set(self._expected) - set(save.actors))
+                late = sorted(set(save.expected) - set(save.actors))
                 _LOGGER.warning("saved without the present state of %s, which did not answer", ", ".join(late))
                 save.waiting = collected(save.collectors)
             return save
@@ -237,7 +244,7 @@ class Saver:
     def _write(self, save: _Save) -> StateInfo:
         if save.problem is not None:
             raise save.problem
-        parts = {name: (actor, {}) for name, actor in self._expected.items()} | save.actors
+        parts = {name: (actor, {}) for name, actor in save.expected.items()} | save.actors
         buffers = {
             name: run._replace(state=jax.tree.map(_host_copy, run.state))
             for name, run in save.cut.learner.buffers.items()
@@ -249,23 +256,21 @@ class Saver:
             worlds={name: world for name, (_, world) in parts.items() if world},
             waiting=save.waiting or {},
         )
-        info = self.store.write(stored_value(cut), facts=save_facts(cut, save.metrics), created_at=self._wall_clock())
-        self.store.prune(self._keep)
-        return info
+        return write_cut(self.store, cut, save.metrics, keep=self._keep, created_at=self._wall_clock())
 
     def _thaw(self) -> None:
         if self._is_frozen:
             self._is_frozen = False
             self._on_free()
 
-    def _note(self, info: StateInfo | None, error: Exception | None, seconds: float) -> None:
+    def _note(self, save: _Save, info: StateInfo | None, error: Exception | None, seconds: float) -> None:
         status = self.status._replace(write_seconds=seconds)
         if error is None:
             self.status = status._replace(written=status.written + 1, newest=info, error="")
             return
         self.status = status._replace(failed=status.failed + 1, error=f"{type(error).__name__}: {error}")
         _LOGGER.error("a state could not be saved: %s", error)
-        if not self._answers:  # who asked is told by the future
+        if not save.answers:  # who asked is told by the future
             self._on_error(error)
 
 
@@ -276,13 +281,25 @@ def _host_copy(leaf: Any) -> Any:
     return np.array(leaf)
 
 
-def save_facts(cut: Cut, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
-    """Return what a person, or `best`, wants to know of a state without reading it.
+def write_cut(
+    store: StateStore, cut: Cut, metrics: Mapping[str, Metrics], *, keep: Retention, created_at: float
+) -> StateInfo:
+    """Save a cut, remove the states that need not stay, and return what is known of the new one.
 
     Args:
-        cut: what is saved.
-        metrics: the newest of each trainer; they become "trainer.metric".
+        store: where to.
+        cut: what to save.
+        metrics: the newest of each trainer, for the facts.
+        keep: which states stay.
+        created_at: seconds since 1970.
     """
+    info = store.write(stored_value(cut), facts=_facts(cut, metrics), created_at=created_at)
+    store.prune(keep)
+    return info
+
+
+def _facts(cut: Cut, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
+    """Return what a person, or `best`, wants to know of a state without reading it; metrics as "trainer.metric"."""
     return {
         "version": cut.snapshot.version,
         "seconds": round(cut.seconds, 3),

@@ -59,16 +59,22 @@ class Origin(NamedTuple):
             UnknownNameError: there is none.
         """
         store = StateStore(self.directory)
+        state = self._find(store)
+        if state is None:
+            return None
+        cut, report = restored_cut(compiled, store.read(state), partial=self.partial, rename=self.rename)
+        return cut, Restored(state, self.directory, report)
+
+    def _find(self, store: StateStore) -> StateInfo | None:
+        if self.number is None:
+            newest = store.latest()
+            if newest is None and not self.is_optional:
+                raise UnknownNameError("state", "the newest", (), str(self.directory))
+            return newest
         states = {info.number: info for info in store.states()}
-        if self.number is None and not states:
-            if self.is_optional:
-                return None
-            raise UnknownNameError("state", "the newest", (), str(self.directory))
-        number = max(states) if self.number is None else self.number
-        if number not in states:
-            raise UnknownNameError("state", number, states, str(self.directory))
-        cut, report = restored_cut(compiled, store.read(number), partial=self.partial, rename=self.rename)
-        return cut, Restored(states[number], self.directory, report)
+        if self.number not in states:
+            raise UnknownNameError("state", self.number, states, str(self.directory))
+        return states[self.number]
 
 
 def find_origin(
@@ -90,7 +96,7 @@ def find_origin(
         DirectoryHasStatesError: a new run would put its states among those of another one.
         InvalidValueError: there is no directory to resume from.
     """
-    has_states = directory is not None and bool(StateStore(directory).states())
+    has_states = directory is not None and StateStore(directory).latest() is not None
     is_own = isinstance(resume, bool | int)
     if has_states and (resume is False or not is_own):
         raise DirectoryHasStatesError(
@@ -107,21 +113,45 @@ def find_origin(
     return Origin(directory, None if is_any else int(resume), is_optional=is_any, partial=partial, rename=rename)
 
 
-def restore(compiled: Compiled, cut: Cut, clock: Clock) -> tuple[Compiled, Cells]:
-    """Return a compiled system and its cells as they were when a state was saved; sets the clock.
+class Begun(NamedTuple):
+    """A system at its beginning, anew or as it was saved.
+
+    Attributes:
+        ready: with the values that it begins from, and what its ticks meet at.
+        cut: what was saved; None if it begins anew.
+        restored: where that lay; None if it begins anew.
+    """
+
+    ready: Ready
+    cut: Cut | None = None
+    restored: Restored | None = None
+
+
+def begin(compiled: Compiled, origin: Origin | None, clock: Clock) -> Begun:
+    """Return a compiled system where its run begins.
 
     Args:
-        compiled: the system as it would begin.
-        cut: what was saved.
-        clock: goes on from the time that was saved.
+        compiled: the system as it would begin anew.
+        origin: what to restore; None for nothing.
+        clock: set to the time that was saved.
+
+    Raises:
+        StateMismatchError, CorruptStateError, UnknownNameError: as `Origin.read`.
     """
+    found = None if origin is None else origin.read(compiled)
+    if found is None:
+        return Begun(Ready(compiled, compiled.cells(clock.now()), clock.now()))
+    cut, restored = found
     clock.set(cut.seconds)
     compiled = compiled._replace(learner=cut.learner, actors=dict(cut.actors))
     cells = compiled.cells(cut.snapshot.published_at)
     cells.store.restore(cut.snapshot)
     for name, (records, counts) in cut.waiting.items():
         cells.collectors[name].restore(records, counts)
-    return compiled, cells
+    for name, collector in cells.collectors.items():
+        if not all(cut.worlds.get(feeder) for feeder in compiled.programs.system.feeders(name)):
+            collector.mark_gap()  # the world that it comes from begins anew
+    return Begun(Ready(compiled, cells, clock.now(), cut.worlds), cut, restored)
 
 
 class SavingOptions(NamedTuple):
@@ -162,22 +192,12 @@ class Saving:
 
     def begin_run(self, compiled: Compiled, clock: Clock) -> tuple[Ready, LearnerState]:
         """Return the system ready to run, as it was saved or anew. Called on the training thread."""
-        found = None if self._origin is None else self._origin.read(compiled)
-        worlds = None
-        if found is None:
-            cells = compiled.cells(clock.now())
-        else:
-            cut, self.restored = found
-            compiled, cells = restore(compiled, cut, clock)
-            worlds = cut.worlds
-            for name, collector in cells.collectors.items():
-                if not all(worlds.get(feeder) for feeder in _feeders(compiled, name)):
-                    collector.mark_gap()
-        ready = Ready(compiled, cells, clock.now(), worlds)
+        begun = begin(compiled, self._origin, clock)
+        self.restored, self._clock = begun.restored, clock
+        ready, learner = begun.ready, begun.ready.compiled.learner
         if self.saver is not None:
-            self.saver.resume_from(system_progress(cells, compiled.learner, clock))
-        self._clock = clock
-        return ready, compiled.learner
+            self.saver.resume_from(self._progress(ready, learner))
+        return ready, learner
 
     def close(self, timeout: float) -> bool:
         """End the saver's thread, and return whether it has ended in time."""
@@ -195,38 +215,35 @@ class Saving:
 
     def wake(self, ready: Ready, learner: LearnerState) -> Wake:
         """Return when the policy must be asked again."""
-        return Wake() if self.saver is None else self.saver.wake(system_progress(ready.cells, learner, self._clock))
+        return Wake() if self.saver is None else self.saver.wake(lambda: self._progress(ready, learner))
 
     def is_due(self, ready: Ready, learner: LearnerState) -> bool:
         """Return whether a save should begin."""
-        return self.saver is not None and self.saver.is_due(system_progress(ready.cells, learner, self._clock))
+        return self.saver is not None and self.saver.is_due(lambda: self._progress(ready, learner))
 
     def begin(
         self,
         ready: Ready,
         learner: LearnerState,
-        clock: Clock,
         metrics: Mapping[str, Metrics],
         interactions: Mapping[str, ActorState],
     ) -> None:
         """Begin a save with the training side as it is now. Called on the training thread."""
         assert self.saver is not None, "somebody found a save due"
-        started, now = time.perf_counter(), clock.now()
+        started, now = time.perf_counter(), self._clock.now()
         actors = {**ready.compiled.actors, **interactions}
         cut = Cut(learner, actors, ready.cells.store.latest, {}, {}, dict.fromkeys(actors, now), now)
-        progress = system_progress(ready.cells, learner, clock)
+        progress = self._progress(ready, learner)
         self.saver.begin(cut, progress, dict(metrics), ready.cells.collectors, interactions)
         self.saver.blocked(time.perf_counter() - started)
+
+    def _progress(self, ready: Ready, learner: LearnerState) -> Progress:
+        return system_progress(ready.cells, learner, self._clock)
 
     def hand_in(self, interaction: str, get: Callable[[], tuple[ActorState, dict[str, Any]]]) -> None:
         """Add an interaction's part. Called on its inference thread."""
         if self.saver is not None:
             self.saver.hand_in(interaction, get)
-
-
-def _feeders(compiled: Compiled, buffer: str) -> list[str]:
-    system = compiled.programs.system
-    return [name for name in system.interactions if buffer in system.collects(name)]
 
 
 def system_progress(cells: Cells, learner: LearnerState, clock: Clock) -> Progress:

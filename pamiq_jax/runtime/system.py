@@ -230,6 +230,10 @@ class System:
         collect = self.interactions[interaction].collect
         return dict.fromkeys(self.buffers, whole_record) if collect is None else collect
 
+    def feeders(self, buffer: str) -> tuple[str, ...]:
+        """Return the interactions that feed a buffer."""
+        return tuple(name for name in self.interactions if buffer in self.collects(name))
+
 
 def whole_record(record: dict[str, Any]) -> PyTree:
     """Return the record as it is: what a buffer stores where nothing else is said."""

@@ -122,7 +122,8 @@ class Workers:
     def _train_until_end(self, ready: Ready) -> None:
         pulse = self.control.heartbeats[TRAINING]
         programs = watched_trainers(ready.compiled.programs, pulse)
-        while self.control.checkpoint(TRAINING, self._trainers_paused, self._trainers_resumed):
+        hooks = [functools.partial(self._run_hooks, event) for event in ("on_paused", "on_resumed")]
+        while self.control.checkpoint(TRAINING, *hooks):
             assert self.learner is not None, "it was set when the system became ready"
             pulse.enter(SCHEDULING)
             self._save_if_due(ready, self.learner)
@@ -142,7 +143,7 @@ class Workers:
         if not self.saving.is_due(ready, learner):
             return
         interactions = {name: worker.actor for name, worker in self.inference.items() if worker.actor is not None}
-        self.saving.begin(ready, learner, self.clock, self.metrics, interactions)
+        self.saving.begin(ready, learner, self.metrics, interactions)
         for name in interactions:
             worker = self.inference[name]
             if not self.control.post(worker.thread, functools.partial(worker.hand_in, self.saving)):
@@ -197,14 +198,9 @@ class Workers:
                 collector.alarm(wake.records, lambda: self.control.nudge(TRAINING))
         self.control.sleep(TRAINING, None if wake.milliseconds is None else wake.milliseconds / 1000)
 
-    def _trainers_paused(self) -> None:
+    def _run_hooks(self, event: str) -> None:
         for name, schedule in self.system.trainers.items():
-            if (hook := named_hook(f"on_paused of trainer {name!r}", schedule.on_paused)) is not None:
-                hook()
-
-    def _trainers_resumed(self) -> None:
-        for name, schedule in self.system.trainers.items():
-            if (hook := named_hook(f"on_resumed of trainer {name!r}", schedule.on_resumed)) is not None:
+            if (hook := named_hook(f"{event} of trainer {name!r}", getattr(schedule, event))) is not None:
                 hook()
 
     def _refuse_compiles(self, thread: str) -> None:

@@ -153,6 +153,7 @@ class TestLive:
         interaction = pj.Interaction(AGENT, World(), interval_seconds=0.005, fallback=lambda observation, last: last)
         with pj.launch(learning_system(interaction=interaction), strict=True) as run:
             run.wait_for_version(3, PATIENCE)
+            assert run.status.compiles_after_ready == 0
 
 
 class TestRefused:

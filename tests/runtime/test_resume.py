@@ -113,6 +113,13 @@ class TestLockstep:
         )
         assert seen == [[0, 0, 2 + 5]]
 
+    @pytest.mark.parametrize(("world", "marks"), [(SavedWorld, [0]), (World, [0, 5])])
+    def test_only_a_world_that_begins_anew_leaves_a_gap(self, world: Any, marks: list[int], tmp_path: Path) -> None:
+        system = learning_system(world(), trainers={})
+        pj.run_lockstep(system, 5, directory=tmp_path)
+        result = pj.run_lockstep(system, 3, directory=tmp_path, resume=True)
+        assert np.flatnonzero(result.learner.buffers["seen"].state.records.is_first).tolist() == marks
+
 
 def changed(**changes: Any) -> pj.System:
     return learning_system(SavedWorld(), **changes)
