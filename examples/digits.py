@@ -5,7 +5,7 @@ Alpaydin and Kaynak 1998, doi:10.24432/C50P49. They are shipped in scikit-learn;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,23 +56,30 @@ class DigitStream:
 
     def reset(self, seed: int) -> None:
         """Begin in an order that the seed decides."""
-        self._stream = _for_ever(self._images, np.random.default_rng(seed))
+        self._random = np.random.default_rng(seed)
+        self._order = np.zeros(0, np.int64)  # of the images that have not been shown in this round
 
     def observe(self) -> np.ndarray:
         """Return the next image `[64]`."""
-        return next(self._stream)
+        if not self._order.size:
+            self._order = self._random.permutation(len(self._images))
+        number, self._order = self._order[0], self._order[1:]
+        return self._images[number]
 
     def affect(self, action: Any) -> Mapping[str, Any]:
         """Take no notice."""
         return {}
 
+    def save_state(self) -> Mapping[str, Any]:
+        """Return which images are still to come, and how the next rounds will be shuffled."""
+        return {"order": self._order, "random": self._random.bit_generator.state}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the image that would have come next."""
+        self._order, self._random.bit_generator.state = state["order"], state["random"]
+
     def close(self) -> None:
         """Hold nothing that would have to be released."""
-
-
-def _for_ever(images: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
-    while True:
-        yield from images[random.permutation(len(images))]
 
 
 def observation(record: Mapping[str, Any]) -> np.ndarray:

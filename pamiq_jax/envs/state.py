@@ -31,7 +31,7 @@ def state_of(environment: Any) -> EnvironmentState | None:
     """Return how an environment's state is saved, or None if it is not known.
 
     It is known for Gymnasium's own environments in pure Python (`classic_control`, `toy_text`), in any of
-    Gymnasium's wrappers and in a `SyncVectorEnv`.
+    Gymnasium's wrappers, in a `SyncVectorEnv`, and for those of them that are vector environments by themselves.
 
     Args:
         environment: an environment or a vector environment.
@@ -40,9 +40,14 @@ def state_of(environment: Any) -> EnvironmentState | None:
         >>> state_of(gymnasium.make("CartPole-v1")) is python_state
         True
     """
+    is_whole = isinstance(environment, gymnasium.vector.VectorEnv) and _is_pure_python(environment)
     members = _members(environment)
-    is_plain = bool(members) and all(type(one.unwrapped).__module__.startswith(_PURE_PYTHON) for one in members)
+    is_plain = is_whole or (bool(members) and all(_is_pure_python(one.unwrapped) for one in members))
     return python_state if is_plain else None
+
+
+def _is_pure_python(environment: Any) -> bool:
+    return type(environment).__module__.startswith(_PURE_PYTHON)
 
 
 def _members(environment: Any) -> list[Any]:

@@ -11,16 +11,21 @@ import numpy as np
 from pamiq_jax.checkpoint import MatchReport, match, named_leaves
 from pamiq_jax.conditions import Progress
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
-from pamiq_jax.errors import StateMismatchError, UnknownNameError
+from pamiq_jax.errors import StateMismatchError, UnknownNameError, UnknownSchemaError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.fields import fields, later_leaves, without
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Params, PyTree
 
 FORM = 1
-"""Raised when the names in a stored value change; older forms stay readable."""
+"""Raised when the meaning of a stored value changes; older forms stay readable.
+
+A field with a default that is added to a record of `runtime.fields` needs no other form: a state that was written
+without it begins with its default.
+"""
 
 type Renames = Mapping[str, Mapping[str, str]]
 """`{"trainers": {old name: new name}}`, likewise "models", "buffers" and "interactions"."""
@@ -73,6 +78,7 @@ def stored_value(cut: Cut) -> dict[str, Any]:
     runs = cut.learner.trainers
     return {
         "form": FORM,
+        "fields": fields(),
         "leaves": named_leaves(_document(cut)),
         "prefetched": {name: named_leaves(run.prefetched) for name, run in runs.items() if run.prefetched is not None},
         "pending": {
@@ -102,32 +108,40 @@ def _document(cut: Cut) -> dict[str, Any]:
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = values._asdict()
-    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
+    named: dict[str, Any] = values._asdict()
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in named.items()}
 
 
 def restored_cut(
-    compiled: Compiled, value: Mapping[str, Any], *, partial: bool = False, rename: Renames | None = None
+    compiled: Compiled,
+    value: Mapping[str, Any],
+    *,
+    number: int = 0,
+    partial: bool = False,
+    rename: Renames | None = None,
 ) -> tuple[Cut, MatchReport]:
     """Return a stored system in the form of a compiled one, and what became of each leaf.
 
     Args:
         compiled: the system, as it would begin.
         value: what `stored_value` returned, read from a store.
+        number: of the state, for errors.
         partial: begin with what is stored where it fits, and with what is new elsewhere.
         rename: new names of trainers, models, buffers and interactions.
 
     Raises:
         StateMismatchError: naming each leaf that is missing, unexpected, or of another form.
         UnknownNameError: a rename of what is not stored.
+        UnknownSchemaError: a newer version of the library wrote it.
     """
-    if value.get("form") != FORM:
-        raise StateMismatchError([f"form: expected {FORM}, stored is {value.get('form')}"])
+    _check_form(value, number)
     names = _Renaming(rename or {})
     first = first_cut(compiled)
     leaves = {names.leaf(name): leaf for name, leaf in value["leaves"].items()}
     names.check_used(value["leaves"])
-    document, report = match(_document(first), leaves, partial=partial)
+    template = _document(first)
+    later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
+    document, report = match(template, {**leaves, **later}, partial=partial)
     cut = _cut(document)
     groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
     runs = {
@@ -139,34 +153,40 @@ def restored_cut(
         learner=cut.learner._replace(trainers=runs, pending=pending),
         waiting=_waiting(compiled, names.keys("buffers", value["waiting"]), partial=partial),
         worlds=names.keys("interactions", value["worlds"]),
-    ), report
+    ), without(report, later)
+
+
+def _check_form(value: Mapping[str, Any], number: int) -> None:
+    form = value.get("form")
+    if not isinstance(form, int):
+        raise StateMismatchError([f"form: expected {FORM}, stored is {form}; no system was saved here"])
+    if form > FORM:
+        raise UnknownSchemaError(number, form, FORM)
 
 
 def _cut(document: Mapping[str, Any]) -> Cut:
     actors: dict[str, ActorState] = {}
     due: dict[str, float] = {}
-    for name, fields in document["interactions"].items():
-        due[name] = fields.pop("due")
-        actors[name] = ActorState(**fields)
-    fields = document["snapshot"]
-    snapshot = Snapshot.of(fields["params"])._replace(
-        **{name: fields[name] for name in ("version", "step", "published_at")}
-    )
+    for name, values in document["interactions"].items():
+        due[name] = values.pop("due")
+        actors[name] = ActorState(**values)
+    published = document["snapshot"]
+    snapshot = Snapshot.of(published.pop("params"))._replace(**published)
     learner = LearnerState(
-        trainers={name: _trainer_run(fields) for name, fields in document["trainers"].items()},
-        buffers={name: BufferRun(**fields) for name, fields in document["buffers"].items()},
+        trainers={name: _trainer_run(values) for name, values in document["trainers"].items()},
+        buffers={name: BufferRun(**values) for name, values in document["buffers"].items()},
         models=document["models"],
         **document["scheduler"],
     )
     return Cut(learner, actors, snapshot, {}, {}, due, document["clock"]["seconds"])
 
 
-def _trainer_run(fields: dict[str, Any]) -> TrainerRun:
+def _trainer_run(values: dict[str, Any]) -> TrainerRun:
     """Return a trainer as it was; one that had failed or been stopped waits, and begins its next run anew."""
-    phase = TrainerPhase(fields["phase"])
-    last = {key: Progress(*progress) for key, progress in fields["last"].items()}
+    phase = TrainerPhase(values["phase"])
+    last = {key: Progress(*progress) for key, progress in values["last"].items()}
     changes: dict[str, Any] = {"phase": phase, "prefetched": None, "last": last}
-    run = TrainerRun(**(fields | changes))
+    run = TrainerRun(**(values | changes))
     if phase in (TrainerPhase.WAITING, TrainerPhase.TRAINING):
         return run
     return run._replace(phase=TrainerPhase.WAITING, chunk=0, reason=f"restored; it was {phase}")
@@ -198,12 +218,12 @@ def _waiting(
     compiled: Compiled, stored: Mapping[str, Any], *, partial: bool
 ) -> dict[str, tuple[PendingRecords[Any], CollectorCounts]]:
     waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] = {}
-    for name, fields in stored.items():
+    for name, part in stored.items():
         if name not in compiled.examples:
             continue  # a buffer that is gone: strict matching has refused that already
-        counts = CollectorCounts(*fields["counts"])
+        counts = CollectorCounts(*part["counts"])
         rows = zeros_of(compiled.record_form(name), counts.pending)
-        matched, report = match(PendingRecords(rows, np.int32(0), np.bool_(False)), fields["records"], partial=partial)
+        matched, report = match(PendingRecords(rows, np.int32(0), np.bool_(False)), part["records"], partial=partial)
         if not report.differences:
             waiting[name] = matched, counts
     return waiting

@@ -52,6 +52,18 @@ class SaveStatus(NamedTuple):
     write_seconds: float = 0.0
 
 
+class Feed(NamedTuple):
+    """Where the records of a buffer come from.
+
+    Attributes:
+        collector: they wait here.
+        feeders: the interactions that bring them.
+    """
+
+    collector: Collector[Any]
+    feeders: tuple[str, ...]
+
+
 class _Save:
     """One save under way: what has been handed in, by whom it will be, and who is told in the end."""
 
@@ -59,15 +71,29 @@ class _Save:
         self,
         cut: Cut,
         metrics: Mapping[str, Metrics],
-        collectors: Mapping[str, Collector[Any]],
+        feeds: Mapping[str, Feed],
         expected: Mapping[str, ActorState],
         answers: list[Future[StateInfo]],
     ) -> None:
-        self.cut, self.metrics, self.collectors = cut, metrics, collectors
+        self.cut, self.metrics, self.feeds = cut, metrics, feeds
         self.expected, self.answers = dict(expected), answers
         self.actors: dict[str, tuple[ActorState, dict[str, Any]]] = {}
-        self.waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] | None = None
+        self.waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] = {}
         self.problem: Exception | None = None
+
+    @property
+    def late(self) -> list[str]:
+        """The interactions that have not handed in yet."""
+        return sorted(set(self.expected) - set(self.actors))
+
+    def take_waiting(self) -> None:
+        """Take what waits for the buffers that nobody feeds any more who has not handed in.
+
+        So the records of a buffer that one interaction feeds are of the very moment that it goes on from.
+        """
+        late = set(self.late)
+        done = {name: feed.collector for name, feed in self.feeds.items() if not late & {*feed.feeders}}
+        self.waiting |= collected({name: collector for name, collector in done.items() if name not in self.waiting})
 
 
 class Saver:
@@ -161,7 +187,7 @@ class Saver:
         cut: Cut,
         progress: Progress,
         metrics: Mapping[str, Metrics],
-        collectors: Mapping[str, Collector[Any]],
+        feeds: Mapping[str, Feed],
         interactions: Mapping[str, ActorState],
     ) -> None:
         """Begin a save with what the training thread has; the interactions named hand in theirs.
@@ -170,17 +196,16 @@ class Saver:
             cut: of the training side.
             progress: what the policy counts from.
             metrics: the newest of each trainer.
-            collectors: what waits in them belongs to the state.
+            feeds: by buffer; what waits in their collectors belongs to the state.
             interactions: the last known states of those that will hand in newer ones.
         """
         with self._changed:
             asked, self._asked = self._asked, []
-            save = _Save(cut, metrics, collectors, interactions, asked)
+            save = _Save(cut, metrics, feeds, interactions, asked)
+            save.take_waiting()
             self._save, self._is_frozen = save, True
             if self._policy is not None:
                 self._last = self._policy.settle(progress, self._last)
-            if not interactions:
-                save.waiting = collected(collectors)
             self._changed.notify_all()
 
     def blocked(self, seconds: float) -> None:
@@ -197,15 +222,17 @@ class Saver:
         save = self._save
         if save is None or interaction in save.actors:
             return
+        problem = None
         try:
             part = get()
         except Exception as error:
             error.add_note(f"while the state of interaction {interaction!r} was taken")
-            part, save.problem = (save.expected[interaction], {}), error
+            part, problem = (save.expected[interaction], {}), error
         with self._changed:
-            save.actors[interaction] = part
-            if save.waiting is None and len(save.actors) == len(save.expected):
-                save.waiting = collected(save.collectors)
+            if interaction in save.actors:
+                return  # it has been waited for too long
+            save.actors[interaction], save.problem = part, save.problem or problem
+            save.take_waiting()
             self._changed.notify_all()
 
     # The saver's own thread.
@@ -234,17 +261,17 @@ class Saver:
             save = self._save
             if save is None:
                 return None
-            self._changed.wait_for(lambda: save.waiting is not None or self._is_closed, _HAND_IN_SECONDS)
-            if save.waiting is None:
-                late = sorted(set(save.expected) - set(save.actors))
-                _LOGGER.warning("saved without the present state of %s, which did not answer", ", ".join(late))
-                save.waiting = collected(save.collectors)
+            self._changed.wait_for(lambda: not save.late or self._is_closed, _HAND_IN_SECONDS)
+            if save.late:
+                _LOGGER.warning("saved without the present state of %s, which did not answer", ", ".join(save.late))
+                save.actors |= {name: (save.expected[name], {}) for name in save.late}  # what comes now is too late
+                save.take_waiting()
             return save
 
     def _write(self, save: _Save) -> StateInfo:
         if save.problem is not None:
             raise save.problem
-        parts = {name: (actor, {}) for name, actor in save.expected.items()} | save.actors
+        parts = save.actors
         buffers = {
             name: run._replace(state=jax.tree.map(_host_copy, run.state))
             for name, run in save.cut.learner.buffers.items()
@@ -254,7 +281,7 @@ class Saver:
             learner=save.cut.learner._replace(buffers=buffers),
             actors={**save.cut.actors, **{name: actor for name, (actor, _) in parts.items()}},
             worlds={name: world for name, (_, world) in parts.items() if world},
-            waiting=save.waiting or {},
+            waiting=save.waiting,
         )
         return write_cut(self.store, cut, save.metrics, keep=self._keep, created_at=self._wall_clock())
 

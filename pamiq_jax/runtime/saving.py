@@ -14,7 +14,7 @@ from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, Unknown
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
-from pamiq_jax.runtime.saver import Saver, SaveStatus
+from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.types import Metrics
 
@@ -57,12 +57,15 @@ class Origin(NamedTuple):
             StateMismatchError: it does not fit.
             CorruptStateError: it is damaged; name an older one to begin from that.
             UnknownNameError: there is none.
+            UnknownSchemaError: a newer version of the library wrote it.
         """
         store = StateStore(self.directory)
         state = self._find(store)
         if state is None:
             return None
-        cut, report = restored_cut(compiled, store.read(state), partial=self.partial, rename=self.rename)
+        cut, report = restored_cut(
+            compiled, store.read(state), number=state.number, partial=self.partial, rename=self.rename
+        )
         return cut, Restored(state, self.directory, report)
 
     def _find(self, store: StateStore) -> StateInfo | None:
@@ -234,7 +237,9 @@ class Saving:
         actors = {**ready.compiled.actors, **interactions}
         cut = Cut(learner, actors, ready.cells.store.latest, {}, {}, dict.fromkeys(actors, now), now)
         progress = self._progress(ready, learner)
-        self.saver.begin(cut, progress, dict(metrics), ready.cells.collectors, interactions)
+        system = ready.compiled.programs.system
+        feeds = {name: Feed(collector, system.feeders(name)) for name, collector in ready.cells.collectors.items()}
+        self.saver.begin(cut, progress, dict(metrics), feeds, interactions)
         self.saver.blocked(time.perf_counter() - started)
 
     def _progress(self, ready: Ready, learner: LearnerState) -> Progress:

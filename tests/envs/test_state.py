@@ -25,6 +25,7 @@ ENVIRONMENTS: dict[str, Callable[[], Any]] = {
     "Pendulum-v1, endless": lambda: GymnasiumEnvironment(gymnasium.make("Pendulum-v1").unwrapped),
     "Taxi-v4": lambda: GymnasiumEnvironment(gymnasium.make("Taxi-v4")),
     "three CartPoles": vector("CartPole-v1"),
+    "three CartPoles in one": lambda: GymnasiumVectorEnvironment(gymnasium.make_vec("CartPole-v1", num_envs=3)),
     "three MountainCars": vector("MountainCarContinuous-v0"),
 }
 

@@ -56,6 +56,16 @@ class World:
         self.closed.set()
 
 
+class SavedWorld(World):
+    """A world that can be saved: all its state is in what it shows."""
+
+    def save_state(self) -> Any:
+        return {"observation": self._observation.copy()}
+
+    def load_state(self, state: Any) -> None:
+        self._observation[:] = state["observation"]
+
+
 class HeldWorld(World):
     """Shows nothing until it is let go: the inference thread sleeps in `observe`."""
 

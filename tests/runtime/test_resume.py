@@ -21,24 +21,8 @@ from pamiq_jax.errors import (
     StateMismatchError,
     UnknownNameError,
 )
-from tests.runtime.fakes import AGENT, World, assert_equal_trees, learner, learning_system
-
-
-class SavedWorld(World):
-    """A world that can be saved: all its state is in what it shows."""
-
-    def save_state(self) -> Any:
-        return {"observation": self._observation.copy()}
-
-    def load_state(self, state: Any) -> None:
-        self._observation[:] = state["observation"]
-
-
-def parts_of(result: pj.LockstepResult) -> Any:
-    """Return all that must be equal of two runs; what a run has measured of its own past is in it too."""
-    learner = result.learner
-    runs = {name: run._replace(phase=str(run.phase), reason="") for name, run in learner.trainers.items()}
-    return (runs, learner.buffers, learner.models, result.actors, result.snapshot._asdict(), result.buffers)
+from tests.runtime.fakes import AGENT, SavedWorld, World, assert_equal_trees, learner, learning_system
+from tests.runtime.resuming import parts_of
 
 
 class TestLockstep:

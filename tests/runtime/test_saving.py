@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
-from tests.runtime.fakes import PATIENCE, learning_system
-from tests.runtime.test_resume import SavedWorld
+from tests.runtime.fakes import PATIENCE, SavedWorld, learning_system
 
 
 def test_counters_versions_and_the_world_go_on(tmp_path: Path) -> None:

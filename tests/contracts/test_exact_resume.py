@@ -1,0 +1,187 @@
+"""Exact resume: N ticks in lockstep are k ticks, a save, and N - k ticks of a new system, bit for bit.
+
+One row for every kind of buffer and for every example. In each, k is a tick at which a trainer is inside a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import pamiq_jax as pj
+from examples import curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
+from examples.digits import load_digits
+from pamiq_jax.checkpoint import StateStore, match, named_leaves
+from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffer, sequence_buffer
+from tests.runtime.fakes import AGENT, SavedWorld, assert_equal_trees
+from tests.runtime.resuming import MakeSystem, assert_goes_on_as, run_straight, state_within_a_run
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile without most optimizations, and each system only once: later from JAX's persistent cache."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    compilation_cache.reset_cache()
+    for name, value in {**options, "jax_disable_most_optimizations": True}.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.clear_caches()  # other modules' programs are compiled as usual
+
+
+ROUNDS: dict[str, Any] = {"batch_size": 4, "steps": 4, "steps_per_chunk": 2, "when": pj.min_size(4) & pj.min_new(3)}
+"""Runs of two chunks, so that every second tick or so is inside one."""
+
+
+def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
+    """Draw the model to what was seen; says how far each record is if the buffer wants to know."""
+    records = getattr(batch, "records", batch)
+    seen = jnp.tanh(records["observation"])
+    errors = jnp.mean((seen - params["policy"].reshape((1,) * (seen.ndim - 1) + (3,))) ** 2, axis=-1)
+    if records is batch:
+        return jnp.mean(errors) + 0.1 * jax.random.uniform(rng_key) * jnp.sum(params["policy"]), {}
+    return jnp.mean(batch.weights * errors), {"priorities": errors}
+
+
+TRAINER = pj.gradient_trainer(loss_fn, optax.adam(0.05), trains=("policy",))
+
+
+def learning_from(make_buffer: Callable[[], Buffer[Any, Any, Any]], **changes: Any) -> pj.System:
+    return pj.System(
+        models={"policy": pj.Model(jnp.zeros(3))},
+        buffers={"seen": make_buffer()},
+        trainers={"fit": pj.Schedule(TRAINER, data="seen", **(ROUNDS | changes))},
+        interaction=pj.Interaction(AGENT, SavedWorld()),
+    )
+
+
+def windows() -> Buffer[Any, Any, Any]:
+    return sequence_buffer(12, window=4, burn_in=1, stride=2, carry="carry")
+
+
+def mixed() -> Buffer[Any, Any, Any]:
+    return mixed_buffer([pj.ring_buffer(6), reservoir_buffer(8, seed=1)], [1, 1])
+
+
+BUFFERS: dict[str, MakeSystem] = {
+    name: partial(learning_from, make, **changes)
+    for name, make, changes in [
+        ("ring, uniform", lambda: pj.ring_buffer(10), {}),
+        ("ring, in epochs", lambda: pj.ring_buffer(10, sampling="epochs"), {}),
+        ("ring, in order", lambda: pj.ring_buffer(10, sampling="in_order"), {}),
+        ("ring on the host", lambda: pj.ring_buffer(10, placement="host"), {}),
+        ("reservoir", lambda: reservoir_buffer(8, seed=3), {}),
+        ("sequence", windows, {"batch_size": 2, "when": pj.min_size(6) & pj.min_new(3)}),
+        ("rollout", lambda: rollout_buffer(4), {"batch_size": 5, "when": pj.min_new(4)}),
+        ("prioritized", lambda: pj.prioritized_buffer(10), {}),
+        ("prioritized on the host", lambda: pj.prioritized_buffer(10, placement="host"), {}),
+        ("mix", mixed, {}),
+        ("mix of prioritized", lambda: mixed_buffer([pj.prioritized_buffer(6), pj.prioritized_buffer(9)], [1, 3]), {}),
+    ]
+}
+
+
+@pytest.mark.parametrize("make", BUFFERS.values(), ids=BUFFERS)
+def test_every_buffer(make: MakeSystem, tmp_path: Path) -> None:
+    straight = run_straight(make, 24, tmp_path, since=14)
+    assert_goes_on_as(straight, make, tmp_path, state_within_a_run(tmp_path, straight.states))
+
+
+def smaller(system: pj.System, **changes: Any) -> pj.System:
+    """Return a system whose runs are short, and begin early."""
+    schedules = {name: dataclasses.replace(schedule, **changes) for name, schedule in system.trainers.items()}
+    return dataclasses.replace(system, trainers=schedules)
+
+
+def of_digits(make: Callable[[np.ndarray], pj.System]) -> pj.System:
+    return smaller(make(load_digits()[0].images[:10]), **ROUNDS)
+
+
+def of_windows(make: Callable[[], pj.System]) -> pj.System:
+    return smaller(make(), **(ROUNDS | {"when": pj.min_size(10) & pj.min_new(3)}))
+
+
+def dreams() -> pj.System:
+    world = forward_dynamics.init_dynamics(0)
+    return of_windows(lambda: dreamer.make_system(world, steps=100))
+
+
+def tiny_task(task: ppo.Task) -> ppo.Task:
+    return dataclasses.replace(task, num_envs=2, rollout_length=4, gradient_steps=4, minibatch_size=4, hidden=(8,))
+
+
+def updates(task: ppo.Task) -> pj.System:
+    return smaller(ppo.make_system(tiny_task(task)), steps_per_chunk=2)
+
+
+def curious() -> pj.System:
+    system = curiosity.make_system()
+    learn = dataclasses.replace(system.trainers["dynamics"], **(ROUNDS | {"when": pj.min_size(10) & pj.min_new(3)}))
+    update = dataclasses.replace(system.trainers["ppo"], steps_per_chunk=2)
+    return dataclasses.replace(system, trainers={"dynamics": learn, "ppo": update})
+
+
+EXAMPLES: dict[str, MakeSystem] = {
+    "vae": partial(of_digits, vae.make_system),
+    "jepa": partial(of_digits, jepa.make_system),
+    "gan": partial(of_digits, gan.make_system),
+    "forward_dynamics": partial(of_windows, forward_dynamics.make_system),
+    "dreamer": dreams,
+    "ppo, discrete": partial(updates, ppo.CARTPOLE),
+    "ppo, continuous": partial(updates, ppo.PENDULUM),
+    "curiosity": curious,
+}
+
+
+@pytest.fixture
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (forward_dynamics, dreamer, curiosity):
+        monkeypatch.setattr(module, "CAPACITY", 64)
+        monkeypatch.setattr(module, "WINDOW", 5)
+    monkeypatch.setattr(forward_dynamics, "IMAGINED", 2)
+    monkeypatch.setattr(dreamer, "HORIZON", 3)
+    task = dataclasses.replace(tiny_task(curiosity.TASK), num_envs=curiosity.CARS)
+    monkeypatch.setattr(curiosity, "TASK", task)
+
+
+@pytest.mark.usefixtures("short_windows")
+@pytest.mark.parametrize("make", EXAMPLES.values(), ids=EXAMPLES)
+def test_every_example(make: MakeSystem, tmp_path: Path) -> None:
+    straight = run_straight(make, 30, tmp_path, since=18)
+    assert_goes_on_as(straight, make, tmp_path, state_within_a_run(tmp_path, straight.states))
+
+
+def test_every_example_has_a_row() -> None:
+    from examples.__main__ import names
+
+    rows = {name.split(",")[0] for name in EXAMPLES}
+    assert rows | {"replicas"} == set(names())
+
+
+def test_replicas_which_are_no_system(tmp_path: Path) -> None:
+    trainer = replicas.make_population(4)
+    batches = replicas.make_batches(*load_digits(), generations=4, steps=2, size=4)
+    evolve = jax.jit(partial(replicas.evolve, trainer))
+    first = trainer.init(jax.random.key(0), replicas.first_params())
+    early, late = (jax.tree.map(lambda leaf, half=half: leaf[half], batches) for half in (slice(2), slice(2, 4)))
+    between, _ = evolve(first, early)
+    store = StateStore(tmp_path)
+    store.write(named_leaves(between), facts={}, created_at=0.0)
+    restored, _ = match(first, store.read(1))
+    assert_equal_trees(evolve(restored, late), evolve(between, late))

@@ -1,0 +1,69 @@
+"""What the tests of exact resume share: a run that is saved after many ticks, and the comparison of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pamiq_jax as pj
+from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.runtime import InferReport
+from tests.runtime.fakes import assert_equal_trees
+
+type MakeSystem = Callable[[], pj.System]
+"""A new system each time, with environments of its own."""
+
+
+def parts_of(result: pj.LockstepResult) -> Any:
+    """Return all that must be equal of two runs; what a run has measured of its own past is in it too."""
+    learner = result.learner
+    runs = {name: run._replace(phase=str(run.phase)) for name, run in learner.trainers.items()}
+    values = learner._replace(trainers=runs)._asdict()
+    return values, result.actors, result.snapshot._asdict(), result.buffers
+
+
+class Straight(NamedTuple):
+    """A run without an interruption, and the states that it has left behind."""
+
+    result: pj.LockstepResult
+    reports: list[InferReport]
+    states: list[StateInfo]
+
+
+def run_straight(make: MakeSystem, ticks: int, directory: Path, *, since: int, **options: Any) -> Straight:
+    """Return a run that is saved after each tick from `since` on, and goes on after that."""
+    reports: list[InferReport] = []
+    is_due = pj.when(lambda now, last: now.time_ms >= since)  # without an interval a tick is a millisecond
+    result = pj.run_lockstep(
+        make(), ticks, directory=directory, save=is_due, keep=latest_n(ticks), on_interaction=reports.append, **options
+    )
+    return Straight(result, reports, [*StateStore(directory).states()][:-1])  # the last one is of the end
+
+
+def phases(directory: Path, number: int) -> dict[str, tuple[str, int]]:
+    """Return each trainer's phase, and how many chunks of its run it has done, in a saved state."""
+    leaves = StateStore(directory).read(number)["leaves"]
+    names = [name.removesuffix("['phase']") for name in leaves if name.endswith("['phase']")]
+    return {name.split("'")[3]: (leaves[f"{name}['phase']"], leaves[f"{name}['chunk']"]) for name in names}
+
+
+def state_within_a_run(directory: Path, states: list[StateInfo]) -> StateInfo:
+    """Return the first state in which some trainer has done a part of its run."""
+    for state in states:
+        if any(phase == "training" and chunk > 0 for phase, chunk in phases(directory, state.number).values()):
+            return state
+    raise AssertionError(f"no trainer is inside a run in any of {len(states)} states")
+
+
+def assert_goes_on_as(straight: Straight, make: MakeSystem, directory: Path, state: StateInfo, **options: Any) -> None:
+    """Fail unless a new system that goes on from a state does, and becomes, what the run without an interruption did."""
+    done, reports = sum(state.facts["ticks"].values()), list[InferReport]()
+    ticks = len(straight.reports) - done
+    rest = pj.run_lockstep(
+        make(), ticks, directory=directory, resume=state.number, on_interaction=reports.append, **options
+    )
+    assert_equal_trees(parts_of(straight.result), parts_of(rest))
+    assert rest.metrics, "nothing was learned after the save"
+    assert_equal_trees(straight.result.metrics[-len(rest.metrics) :], rest.metrics)
+    assert_equal_trees(straight.reports[done:], reports)
