@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def restored_cut(
     template = _document(first)
     later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
     document, report = match(template, {**leaves, **later}, partial=partial)
-    cut = _cut(document)
+    cut = _cut(_in_order_of(template, document))
     groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
     runs = {
         name: run._replace(prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name)))
@@ -162,6 +162,13 @@ def _check_form(value: Mapping[str, Any], number: int) -> None:
         raise StateMismatchError([f"form: expected {FORM}, stored is {form}; no system was saved here"])
     if form > FORM:
         raise UnknownSchemaError(number, form, FORM)
+
+
+def _in_order_of(template: Any, value: Any) -> Any:
+    """Return a value with its dicts in the template's order, which JAX does not keep: turns go by it."""
+    if not isinstance(template, dict):
+        return value
+    return {key: _in_order_of(part, value[key]) for key, part in cast(dict[str, Any], template).items()}
 
 
 def _cut(document: Mapping[str, Any]) -> Cut:

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import pamiq_jax as pj
 from examples import curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
@@ -24,25 +23,12 @@ from examples.digits import load_digits
 from pamiq_jax.checkpoint import StateStore, match, named_leaves
 from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffer, sequence_buffer
 from tests.runtime.fakes import AGENT, SavedWorld, assert_equal_trees
-from tests.runtime.resuming import MakeSystem, assert_goes_on_as, run_straight, state_within_a_run
+from tests.runtime.resuming import MakeSystem, assert_goes_on_as, quick_compiles, run_straight, state_within_a_run
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_compiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compile without most optimizations, and each system only once: later from JAX's persistent cache."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    compilation_cache.reset_cache()
-    for name, value in {**options, "jax_disable_most_optimizations": True}.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    jax.clear_caches()  # other modules' programs are compiled as usual
+def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with quick_compiles(tmp_path_factory.mktemp("programs")):
+        yield
 
 
 ROUNDS: dict[str, Any] = {"batch_size": 4, "steps": 4, "steps_per_chunk": 2, "when": pj.min_size(4) & pj.min_new(3)}

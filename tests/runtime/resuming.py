@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
@@ -18,9 +25,44 @@ type MakeSystem = Callable[[], pj.System]
 def parts_of(result: pj.LockstepResult) -> Any:
     """Return all that must be equal of two runs; what a run has measured of its own past is in it too."""
     learner = result.learner
-    runs = {name: run._replace(phase=str(run.phase)) for name, run in learner.trainers.items()}
+    runs = {
+        name: run._replace(phase=str(run.phase), last=dict(run.last), after=dict(run.after))
+        for name, run in learner.trainers.items()
+    }
     values = learner._replace(trainers=runs)._asdict()
-    return values, result.actors, result.snapshot._asdict(), result.buffers
+    values = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    snapshot = {**result.snapshot._asdict(), "params": dict(result.snapshot.params)}
+    return values, result.actors, snapshot, result.buffers
+
+
+@contextlib.contextmanager
+def quick_compiles(directory: Path) -> Iterator[None]:
+    """Compile without most optimizations, and each system only once: later from JAX's persistent cache."""
+    options = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    compilation_cache.reset_cache()
+    for name, value in {**options, "jax_disable_most_optimizations": True}.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.clear_caches()  # what other modules compile is compiled as usual
+
+
+def digest(result: pj.LockstepResult) -> str:
+    """Return a checksum of all leaves of a run's end, and of the last metrics."""
+    checksum = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path((parts_of(result), result.metrics[-3:]))[0]:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        checksum.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return checksum.hexdigest()
 
 
 class Straight(NamedTuple):

@@ -47,14 +47,14 @@ class TestLockstep:
         def system() -> pj.System:
             schedules = {
                 name: pj.Schedule(learner(name), data="seen", batch_size=2, steps=2, when=pj.min_new(new), group="both")
-                for name, new in (("policy", 3), ("value", 5))
+                for name, new in (("value", 3), ("policy", 5))  # turns go by this order, not by the alphabet
             }
             return learning_system(
                 models={"policy": pj.Model(jnp.zeros(3)), "value": pj.Model(jnp.ones(3))},
                 trainers=schedules,
                 interaction={
-                    "left": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.01),
-                    "right": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.03),
+                    "right": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.01),
+                    "left": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.03),
                 },
             )
 
