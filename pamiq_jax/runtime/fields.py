@@ -1,4 +1,4 @@
-"""The fields that the library's own records have in a saved state, so that one that came later begins with its default."""
+"""Which fields the library's own records had when a state was written: one that came later begins with its default."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def later_leaves(template: PyTree, known: Fields) -> dict[str, Any]:
 
 def _field_of(path: Any) -> tuple[str, str] | None:
     """Return the record and the field that a leaf of the document lies in."""
-    match [getattr(key, "key", getattr(key, "name", None)) for key in path]:
+    keys: list[Any] = [getattr(key, "key", getattr(key, "name", "")) for key in path]
+    match keys:
         case ["trainers", _, "last", _, field]:
             return "progress", field
         case ["trainers" | "buffers" | "interactions" as name, _, field, *_]:

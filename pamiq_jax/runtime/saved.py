@@ -174,8 +174,9 @@ def _in_order_of(template: Any, value: Any) -> Any:
 def _cut(document: Mapping[str, Any]) -> Cut:
     actors: dict[str, ActorState] = {}
     due: dict[str, float] = {}
+    seconds = document["clock"]["seconds"]
     for name, values in document["interactions"].items():
-        due[name] = values.pop("due")
+        due[name] = max(values.pop("due"), seconds)  # one that is new begins now
         actors[name] = ActorState(**values)
     published = document["snapshot"]
     snapshot = Snapshot.of(published.pop("params"))._replace(**published)
@@ -185,7 +186,7 @@ def _cut(document: Mapping[str, Any]) -> Cut:
         models=document["models"],
         **document["scheduler"],
     )
-    return Cut(learner, actors, snapshot, {}, {}, due, document["clock"]["seconds"])
+    return Cut(learner, actors, snapshot, {}, {}, due, seconds)
 
 
 def _trainer_run(values: dict[str, Any]) -> TrainerRun:

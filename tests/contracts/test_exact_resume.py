@@ -25,6 +25,7 @@ from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffe
 from tests.runtime.fakes import AGENT, SavedWorld, assert_equal_trees
 from tests.runtime.resuming import MakeSystem, assert_goes_on_as, quick_compiles, run_straight, state_within_a_run
 
+
 @pytest.fixture(autouse=True, scope="module")
 def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with quick_compiles(tmp_path_factory.mktemp("programs")):

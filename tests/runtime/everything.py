@@ -1,4 +1,4 @@
-"""A small system with something of everything that a saved state can hold: for the golden state and for other processes.
+"""A small system with something of all that a saved state can hold: for the golden state and for other processes.
 
 What is here decides what tests/golden/system-v1 can be restored into, so it stays as it is.
 """

@@ -55,9 +55,7 @@ def be_killed(name: str, directory: Path) -> None:
 def go_on(directory: Path) -> None:
     """Print how each system ends that goes on from its state."""
     for name, make in SYSTEMS.items():
-        result = pj.run_lockstep(
-            make(), TICKS - SAVED_AFTER, directory=directory / name, resume=True, **OPTIONS[name]
-        )
+        result = pj.run_lockstep(make(), TICKS - SAVED_AFTER, directory=directory / name, resume=True, **OPTIONS[name])
         print(name, digest(result))
 
 
@@ -124,7 +122,7 @@ def act_and_learn(directory: Path) -> None:
         bring(run, 30)
         run.wait_for_version(info.facts["version"] + 10, PATIENCE)
         print("beyond", flush=True)
-        run.wait()
+        run.wait(4 * PATIENCE)
 
 
 def main(task: str, *arguments: str) -> None:

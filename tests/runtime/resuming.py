@@ -99,7 +99,7 @@ def state_within_a_run(directory: Path, states: list[StateInfo]) -> StateInfo:
 
 
 def assert_goes_on_as(straight: Straight, make: MakeSystem, directory: Path, state: StateInfo, **options: Any) -> None:
-    """Fail unless a new system that goes on from a state does, and becomes, what the run without an interruption did."""
+    """Fail unless a new system that goes on from a state does and becomes the same as the uninterrupted run."""
     done, reports = sum(state.facts["ticks"].values()), list[InferReport]()
     ticks = len(straight.reports) - done
     rest = pj.run_lockstep(

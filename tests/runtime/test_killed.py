@@ -55,9 +55,11 @@ def test_a_new_process_ends_where_one_without_an_interruption_does(tmp_path: Pat
 def test_a_live_run_that_is_killed_goes_on_from_what_was_acknowledged(tmp_path: Path) -> None:
     process = start(tmp_path / "programs", "live", tmp_path / "run")
     assert process.stdout is not None
-    number, version = map(int, process.stdout.readline().split())
-    assert process.stdout.readline() == "beyond\n"
-    process.kill()
+    try:
+        number, version = map(int, process.stdout.readline().split())
+        assert process.stdout.readline() == "beyond\n"
+    finally:
+        process.kill()
     assert finish(process)[0] == -signal.SIGKILL
 
     value = StateStore(tmp_path / "run").read(number)

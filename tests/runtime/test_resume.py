@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from pamiq_jax.errors import (
     UnknownNameError,
 )
 from tests.runtime.fakes import AGENT, SavedWorld, World, assert_equal_trees, learner, learning_system
-from tests.runtime.resuming import parts_of
+from tests.runtime.resuming import parts_of, quick_compiles
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with quick_compiles(tmp_path_factory.mktemp("programs")):
+        yield
 
 
 class TestLockstep:
@@ -118,6 +125,24 @@ BLIND: dict[str, Any] = {
 """An agent that does not look at its parameters."""
 
 
+MORE: dict[str, Any] = {
+    "model": lambda: {"models": {"policy": pj.Model(jnp.zeros(3)), "value": pj.Model(jnp.ones(3))}},
+    "buffer": lambda: {
+        "buffers": {"seen": pj.ring_buffer(1000, sampling="in_order"), "more": pj.ring_buffer(10)},
+    },
+    "interaction": lambda: {
+        "interaction": {"agent": pj.Interaction(AGENT, SavedWorld()), "other": pj.Interaction(AGENT, SavedWorld())},
+    },
+}
+"""What a system has more of than the others."""
+
+MORE_LEAVES = {
+    "model": r"\['snapshot'\]\['params'\]\['value'\]",
+    "buffer": r"\['buffers'\]\['more'\]",
+    "interaction": r"\['interactions'\]\['other'\]",
+}
+
+
 class TestOtherSystems:
     @pytest.fixture
     def saved(self, tmp_path: Path) -> Path:
@@ -140,6 +165,26 @@ class TestOtherSystems:
         with pytest.raises(StateMismatchError, match=r"\['trainers'\]\['fit'\].*unexpected"):
             pj.run_lockstep(changed(trainers={}), 1, directory=saved, resume=True)
         assert pj.run_lockstep(changed(trainers={}), 1, directory=saved, resume=True, partial=True).actor.tick == 7
+
+    @pytest.mark.parametrize("kind", MORE)
+    def test_a_part_that_is_new(self, kind: str, saved: Path) -> None:
+        with pytest.raises(StateMismatchError, match=rf"(?s){MORE_LEAVES[kind]}.*missing.*partial=True"):
+            pj.run_lockstep(changed(**MORE[kind]()), 1, directory=saved, resume=True)
+        result = pj.run_lockstep(changed(**MORE[kind]()), 10, directory=saved, resume=True, partial=True)
+        ticks = {name: actor.tick for name, actor in result.actors.items()}
+        # A new interaction begins now, and makes up for nothing.
+        assert ticks == ({"agent": 11, "other": 5} if kind == "interaction" else {"agent": 16})
+        assert result.learner.trainers["fit"].runs > 1  # of which one was before
+        if kind == "buffer":
+            assert (result.buffers["seen"].seen, result.buffers["more"].seen) == (16, 10)
+
+    @pytest.mark.parametrize("kind", MORE)
+    def test_a_part_that_is_gone(self, kind: str, tmp_path: Path) -> None:
+        pj.run_lockstep(changed(**MORE[kind]()), 6, directory=tmp_path)
+        with pytest.raises(StateMismatchError, match=rf"(?s){MORE_LEAVES[kind]}.*unexpected.*partial=True"):
+            pj.run_lockstep(changed(), 1, directory=tmp_path, resume=True)
+        result = pj.run_lockstep(changed(), 1, directory=tmp_path, resume=True, partial=True)
+        assert result.actor.tick == (4 if kind == "interaction" else 7)
 
     def test_new_names(self, saved: Path) -> None:
         schedule = changed().trainers["fit"]

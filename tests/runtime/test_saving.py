@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
-from tests.runtime.fakes import PATIENCE, SavedWorld, learning_system
+from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, learning_system
 
 
 def test_counters_versions_and_the_world_go_on(tmp_path: Path) -> None:
@@ -32,3 +37,56 @@ def test_a_policy_saves_by_itself(tmp_path: Path) -> None:
         run.save(PATIENCE)
         assert run.status.saves.newest is not None
         assert run.status.saves.newest.facts["version"] >= version
+
+
+class HeldSavedWorld(HeldWorld, SavedWorld):
+    """A world that can be saved, once it is let go."""
+
+
+class TickingWorld(SavedWorld):
+    """A world that tells when it has been saved and has gone on for some ticks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_gone_on = threading.Event()
+        self._since: int | None = None
+
+    def save_state(self) -> Any:
+        self._since = len(self.shown)
+        return super().save_state()
+
+    def affect(self, action: Any) -> dict[str, Any]:
+        if self._since is not None and len(self.shown) >= self._since + 20:
+            self.has_gone_on.set()
+        return super().affect(action)
+
+
+def test_what_waits_for_a_buffer_is_of_the_moment_that_its_interaction_goes_on_from(tmp_path: Path) -> None:
+    fast, slow = TickingWorld(), HeldSavedWorld()
+
+    def whole(record: Any) -> Any:
+        return record
+
+    system = learning_system(
+        buffers={name: pj.ring_buffer(2_000, sampling="in_order") for name in ("left", "right", "both")},
+        trainers={},
+        interaction={
+            "left": pj.Interaction(AGENT, fast, 0.001, collect={"left": whole, "both": whole}),
+            "right": pj.Interaction(AGENT, slow, 0.001, collect={"right": whole, "both": whole}),
+        },
+    )
+    with pj.launch(system, directory=tmp_path) as run, ThreadPoolExecutor(1) as executor:
+        run.wait_until_ready()
+        assert slow.is_held.wait(PATIENCE)
+        saved = executor.submit(run.save, PATIENCE)
+        assert fast.has_gone_on.wait(PATIENCE)  # it has handed in, and ticks on, while the other one is still asked
+        slow.go.set()
+        info = saved.result(PATIENCE)
+    value, ticks = StateStore(tmp_path).read(info), info.facts["ticks"]
+    for name in ("left", "right"):
+        leaves, inserted = value["leaves"], value["leaves"][f"['buffers'][{name!r}]['inserted']"]
+        added = leaves[f"['buffers'][{name!r}]['state'].records.data['observation']"][:inserted]
+        waiting = value["waiting"][name]["records"][".records.data['observation']"]
+        np.testing.assert_array_equal(np.concatenate([added, waiting])[:, 0], np.arange(ticks[name]))
+    # What has come since the first of the two has handed in: the page on checkpoints says so.
+    assert value["waiting"]["both"]["counts"][0] > sum(ticks.values())
