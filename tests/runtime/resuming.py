@@ -15,24 +15,32 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
-from pamiq_jax.runtime import InferReport
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime import InferReport, LearnerState
 from tests.runtime.fakes import assert_equal_trees
 
 type MakeSystem = Callable[[], pj.System]
 """A new system each time, with environments of its own."""
 
 
-def parts_of(result: pj.LockstepResult) -> Any:
-    """Return all that must be equal of two runs; what a run has measured of its own past is in it too."""
-    learner = result.learner
+def learner_parts(learner: LearnerState) -> Any:
+    """Return all that must be equal of two training sides; what they have measured of their own past is in it too."""
     runs = {
         name: run._replace(phase=str(run.phase), last=dict(run.last), after=dict(run.after))
         for name, run in learner.trainers.items()
     }
     values = learner._replace(trainers=runs)._asdict()
-    values = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    snapshot = {**result.snapshot._asdict(), "params": dict(result.snapshot.params)}
-    return values, result.actors, snapshot, result.buffers
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+def snapshot_parts(snapshot: Snapshot) -> Any:
+    """Return all that must be equal of two snapshots."""
+    return {**snapshot._asdict(), "params": dict(snapshot.params)}
+
+
+def parts_of(result: pj.LockstepResult) -> Any:
+    """Return all that must be equal of two runs."""
+    return learner_parts(result.learner), result.actors, snapshot_parts(result.snapshot), result.buffers
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from pamiq_jax.errors import StateMismatchError, UnknownSchemaError
 from pamiq_jax.runtime import Compiled, compile_system
 from pamiq_jax.runtime.saved import FORM, restored_cut, stored_value
 from tests.runtime.everything import TICKS, TRAIN_TICKS, everything
-from tests.runtime.fakes import assert_equal_trees
-from tests.runtime.resuming import phases, quick_compiles
+from tests.runtime.fakes import PATIENCE, assert_equal_trees
+from tests.runtime.resuming import learner_parts, phases, quick_compiles, snapshot_parts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "system-v1"
 
@@ -85,6 +85,22 @@ class TestGolden:
             *((name, 24, 24) for name in ("windows", "rollout", "prioritized")),
             ("epochs", 24, 23),
         }
+
+
+def test_a_live_run_saves_and_restores_everything_too(compiled: Compiled, tmp_path: Path) -> None:
+    with pj.launch(everything(), directory=tmp_path, strict=True) as run:
+        run.wait_for_version(4, PATIENCE)
+        run.pause()
+        info = run.save(PATIENCE)
+        learner, snapshot, status = run.learner, run.snapshot, run.status
+    value = StateStore(tmp_path).read(info)
+    cut, _ = restored_cut(compiled, value)
+    assert_equal_trees(learner_parts(cut.learner), learner_parts(learner))
+    assert_equal_trees(snapshot_parts(cut.snapshot), snapshot_parts(snapshot))
+    assert {name: counts for name, (_, counts) in cut.waiting.items()} == {
+        name: (buffer.seen, buffer.dropped, buffer.pending) for name, buffer in status.buffers.items()
+    }
+    assert {name: world["environment"]["ticks"] for name, world in cut.worlds.items()} == info.facts["ticks"]
 
 
 LATER: dict[str, tuple[str, Callable[[Any], Any]]] = {
