@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
@@ -90,3 +91,18 @@ def test_what_waits_for_a_buffer_is_of_the_moment_that_its_interaction_goes_on_f
         np.testing.assert_array_equal(np.concatenate([added, waiting])[:, 0], np.arange(ticks[name]))
     # What has come since the first of the two has handed in: the page on checkpoints says so.
     assert value["waiting"]["both"]["counts"][0] > sum(ticks.values())
+
+
+def test_who_does_not_answer_is_saved_as_last_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pamiq_jax.runtime.saver._HAND_IN_SECONDS", 0.01)
+    world = HeldSavedWorld()
+    with pj.launch(learning_system(world, trainers={}), directory=tmp_path) as run:
+        run.wait_until_ready()
+        assert world.is_held.wait(PATIENCE)
+        info = run.save(PATIENCE)
+        world.go.set()
+    value = StateStore(tmp_path).read(info)
+    assert (info.facts["ticks"], value["worlds"], value["waiting"]["seen"]["counts"]) == ({"agent": 0}, {}, (0, 0, 0))
+    assert "saved without the present state of agent, which did not answer" in caplog.text
