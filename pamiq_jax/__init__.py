@@ -42,6 +42,7 @@ from pamiq_jax.lifecycle import (
 )
 from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.publishing import Snapshot, SnapshotStore
+from pamiq_jax.recording import Recording
 from pamiq_jax.runtime import (
     Agent,
     Deadlines,
@@ -52,6 +53,7 @@ from pamiq_jax.runtime import (
     Model,
     PythonAgent,
     Queue,
+    ReplayResult,
     Run,
     Schedule,
     Status,
@@ -64,6 +66,7 @@ from pamiq_jax.runtime import (
     compile_system,
     infer_tick,
     launch,
+    replay,
     run_lockstep,
     train_tick,
 )
@@ -104,6 +107,8 @@ __all__ = [
     "PythonAgent",
     "Queue",
     "Record",
+    "Recording",
+    "ReplayResult",
     "Run",
     "Schedule",
     "Snapshot",
@@ -145,6 +150,7 @@ __all__ = [
     "mix_samples",
     "mixed_buffer",
     "prioritized_buffer",
+    "replay",
     "reservoir_buffer",
     "ring_buffer",
     "rollout_buffer",

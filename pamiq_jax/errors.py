@@ -193,6 +193,10 @@ class CheckpointNotFoundError(PamiqError, FileNotFoundError):
         )
 
 
+class RecordingError(PamiqError, OSError):
+    """There is no recording where one is wanted, or it is not of this system."""
+
+
 class UnknownSchemaError(PamiqError, NotImplementedError):
     """A saved state was written in a form that this version of the library does not know.
 

@@ -11,6 +11,8 @@ from pamiq_jax.runtime.interaction import Interaction
 from pamiq_jax.runtime.launch import launch
 from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
 from pamiq_jax.runtime.programs import Compiled, Programs
+from pamiq_jax.runtime.recorder import RecordingStatus
+from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
 from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run, WaitResult
 from pamiq_jax.runtime.signals import TerminationSignals
@@ -29,6 +31,7 @@ __all__ = [
     "Clock",
     "Compiled",
     "Deadlines",
+    "Difference",
     "Environment",
     "EnvironmentSpec",
     "InferReport",
@@ -43,6 +46,8 @@ __all__ = [
     "PythonAgent",
     "Queue",
     "RealClock",
+    "RecordingStatus",
+    "ReplayResult",
     "Run",
     "Schedule",
     "Stateful",
@@ -60,6 +65,7 @@ __all__ = [
     "compile_system",
     "infer_tick",
     "launch",
+    "replay",
     "run_lockstep",
     "train_tick",
 ]

@@ -94,6 +94,7 @@ class InferenceWorker:
         compiles: counts what this thread compiles.
         refuse_compiles: raises, in strict mode, if a thread of that name has compiled.
         on_interaction: called after each tick, on this thread.
+        on_version: told from which tick on the interaction acts with another version: `(interaction, tick, version)`.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class InferenceWorker:
         compiles: CompileCounter,
         refuse_compiles: Callable[[str], None],
         on_interaction: Callable[[InferReport], Any] | None,
+        on_version: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.interaction: Interaction = system.interactions[name]
         self.thread = inference_thread(name)
@@ -119,6 +121,7 @@ class InferenceWorker:
         self._on_resumed = named_hook(f"on_resumed of interaction {name!r}", self.interaction.on_resumed)
         self._clock, self._control, self._compiles = clock, control, compiles
         self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
+        self._on_version = on_version
 
     def run(self, get_ready: Callable[[], Ready | None]) -> None:
         """Act until the system ends. The thread's target.
@@ -182,6 +185,8 @@ class InferenceWorker:
             self.actor = actor
             if report.is_fallback:
                 self._mark_gaps()
+            if self._on_version is not None and (report.version != self.status.version or not self.status.ticks):
+                self._on_version(self._name, actor.tick - 1, report.version)
             self._count(report)
             if self._on_interaction is not None:
                 self._pulse.enter(ON_INTERACTION)

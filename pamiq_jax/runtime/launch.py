@@ -38,6 +38,7 @@ def launch(
     resume: bool | int | str | os.PathLike[str] = False,
     partial: bool = False,
     rename: Renames | None = None,
+    record: bool = False,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
@@ -63,10 +64,11 @@ def launch(
             from the newest state of another run. It is restored before the agent acts.
         partial: begin with what is stored where it fits, and anew elsewhere; else what does not fit is an error.
         rename: new names on resume: `{"trainers": {"old": "new"}}`, also "models", "buffers", "interactions".
+        record: write down what the training thread is told and does, for `replay`, and all records with it.
 
     Raises:
-        InvalidValueError: a time scale of 0 or less, or saving without a directory; a `save_signal` where nothing
-            can be saved.
+        InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; a `save_signal` where
+            nothing can be saved.
         DirectoryInUseError: another system runs there.
         DirectoryHasStatesError: an earlier run's states are there, and `resume` does not say to go on from them.
 
@@ -84,13 +86,13 @@ def launch(
         >>> version, run.status.phase
         (1, <SystemPhase.STOPPED: 'stopped'>)
     """
-    if directory is None and (save is not None or keep is not None):
-        raise InvalidValueError("launch(directory)", None, "a directory, for states to be saved in")
+    if directory is None and (save is not None or keep is not None or record):
+        raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
     lock = None if directory is None else DirectoryLock(directory)
     try:
         origin = find_origin(None if lock is None else lock.directory, resume, partial, rename)
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
-        observers = Observers(on_metrics, on_interaction, on_transition)
+        observers = Observers(on_metrics, on_interaction, on_transition, record)
         watching = Watching(deadlines, save_signal)
         return Run(
             system,

@@ -29,6 +29,7 @@ def current_status(workers: Workers, rows: MetricRows, watchdog: Watchdog) -> St
         errors=tuple(str(error) for error in control.errors),
         saves=workers.saving.status,
         stuck=watchdog.stuck,
+        recording=None if workers.recorder is None else workers.recorder.status,
     )
     if ready is None or learner is None:
         return status

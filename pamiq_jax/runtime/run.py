@@ -21,6 +21,7 @@ from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
+from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.reporting import current_status
 from pamiq_jax.runtime.rows import MetricRows, OnMetrics
 from pamiq_jax.runtime.saving import Restored, SavingOptions
@@ -50,6 +51,7 @@ class Observers(NamedTuple):
     on_metrics: OnMetrics | None = None
     on_interaction: Callable[[InferReport], Any] | None = None
     on_transition: OnTransition | None = None
+    record: bool = False
 
 
 class Watching(NamedTuple):
@@ -86,8 +88,13 @@ class Run:
         self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signal)
         names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
-        path: Path | None = None if lock is None else lock.directory / "metrics.jsonl"
-        self._rows = MetricRows(path, observers.on_metrics, self._metrics_failed)
+        directory: Path | None = None if lock is None else lock.directory
+        path = None if directory is None else directory / "metrics.jsonl"
+        self._rows = MetricRows(path, observers.on_metrics, self._reporting("pamiq-metrics"))
+        self._recorder: Recorder | None = None
+        if observers.record and directory is not None:
+            self._recorder = Recorder(directory, seed, self._reporting("pamiq-recorder"))
+            self._control.subscribe(self._recorder.noted)
         self._workers = Workers(
             system,
             seed=seed,
@@ -96,7 +103,8 @@ class Run:
             control=self._control,
             rows=self._rows,
             on_interaction=observers.on_interaction,
-            saving=saving.begin(None if lock is None else lock.directory, self._save_failed, self._save_freed),
+            saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed),
+            recorder=self._recorder,
         )
         self._watchdog = Watchdog(self._control, clock, watching.deadlines)
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
@@ -117,14 +125,11 @@ class Run:
         """What SIGTERM and `save_signal` save with; None for a run without a directory, which cannot save."""
         return None if self._lock is None else self.save
 
-    def _save_failed(self, error: Exception) -> None:
-        self._control.report_error(worker_error("pamiq-saver", error))
+    def _reporting(self, thread: str) -> Callable[[Exception], None]:
+        return lambda error: self._control.report_error(worker_error(thread, error))
 
     def _save_freed(self) -> None:
         self._control.post(TRAINING, self._workers.save_now)
-
-    def _metrics_failed(self, error: Exception) -> None:
-        self._control.report_error(worker_error("pamiq-metrics", error))
 
     def __enter__(self) -> Self:
         return self
@@ -303,12 +308,15 @@ class Run:
         for thread in self._threads:
             thread.join(timeout)
         late = [thread.name for thread in self._threads if thread.is_alive()]
-        if not late and not self._rows.close(timeout):
-            late = ["pamiq-metrics"]
-        if not late and not self._watchdog.close(timeout):
-            late = ["pamiq-watchdog"]
-        if not late and not self._workers.saving.close(timeout):
-            late = ["pamiq-saver"]
+        closing = {
+            "pamiq-metrics": self._rows.close,
+            "pamiq-watchdog": self._watchdog.close,
+            "pamiq-saver": self._workers.saving.close,
+            "pamiq-recorder": self._workers.close_recorder,
+        }
+        for name, close in closing.items():
+            if not late and not close(timeout):
+                late = [name]
         if late:
             raise TimeoutError(
                 f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"

@@ -10,6 +10,7 @@ from typing import NamedTuple, override
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.runtime.interaction import AGENT
+from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saver import SaveStatus
 from pamiq_jax.runtime.state import Cells, LearnerState
@@ -107,6 +108,7 @@ class Status(NamedTuple):
         trainers: by name.
         buffers: by name.
         stuck: the threads that are in one thing for too long, see `Deadlines`.
+        recording: what has become of the recording; None if there is none.
     """
 
     phase: SystemPhase
@@ -121,6 +123,7 @@ class Status(NamedTuple):
     trainers: Mapping[str, TrainerStatus] = MappingProxyType({})
     buffers: Mapping[str, BufferStatus] = MappingProxyType({})
     stuck: tuple[Stuck, ...] = ()
+    recording: RecordingStatus | None = None
 
     @property
     def inference(self) -> InferenceStatus:
@@ -147,6 +150,8 @@ class Status(NamedTuple):
             )
         if self.saves != SaveStatus():
             lines.append(_saves_line(self.saves))
+        if self.recording is not None:
+            lines.append(str(self.recording))
         lines += [f"stuck: {stuck}" for stuck in self.stuck]
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 

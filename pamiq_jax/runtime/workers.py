@@ -18,6 +18,7 @@ from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
+from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rows import MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainReport
@@ -44,6 +45,7 @@ class Workers:
         rows: where metrics go.
         on_interaction: called after each inference tick, on the thread of that interaction.
         saving: where states go, and where the run begins from.
+        recorder: notes what the training thread is told and does; None for no recording.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Workers:
         rows: MetricRows,
         on_interaction: Callable[[InferReport], Any] | None,
         saving: Saving,
+        recorder: Recorder | None,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
+        self.recorder = recorder
         self.compiles = CompileCounter()
         self.ready: Ready | None = None
         self.learner: LearnerState | None = None
@@ -72,6 +76,7 @@ class Workers:
                 compiles=self.compiles,
                 refuse_compiles=self._refuse_compiles,
                 on_interaction=on_interaction,
+                on_version=None if recorder is None else recorder.acted,
             )
             for name in system.interactions
         }
@@ -114,7 +119,11 @@ class Workers:
         donates = self.saving.saver is None
         compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict, donates=donates)
         self.control.send(SystemEvent.COMPILED)
-        self.ready, self.learner = self.saving.begin_run(compiled, self.clock)
+        ready, self.learner = self.saving.begin_run(compiled, self.clock)
+        self._told_by = (ready.cells, self.clock)
+        if self.recorder is not None:
+            self._told_by = self.recorder.begin(ready, self.learner, self.clock)
+        self.ready = ready
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None
@@ -122,19 +131,23 @@ class Workers:
     def _train_until_end(self, ready: Ready) -> None:
         pulse = self.control.heartbeats[TRAINING]
         programs = watched_trainers(ready.compiled.programs, pulse)
+        recorder, (cells, clock) = self.recorder, self._told_by
         hooks = [functools.partial(self._run_hooks, event) for event in ("on_paused", "on_resumed")]
         while self.control.checkpoint(TRAINING, *hooks):
             assert self.learner is not None, "it was set when the system became ready"
             pulse.enter(SCHEDULING)
             self._save_if_due(ready, self.learner)
             is_frozen = self.saving.is_frozen
-            cells = ready.cells
-            learner, report = train_tick(programs, self.learner, cells, self.clock, self._observe, is_frozen=is_frozen)
+            learner, report = train_tick(programs, self.learner, cells, clock, self._observe, is_frozen=is_frozen)
             self.learner = learner
+            if recorder is not None:
+                recorder.ticked(cells, learner, report, is_frozen=is_frozen)
             if report.trainer is None and is_frozen:
                 self.control.sleep(TRAINING, None)  # what comes meanwhile waits; the saver nudges
             elif report.trainer is None:
-                self._wait_for_data(cells, first_change([report.wake, self.saving.wake(ready, learner)], of_all=False))
+                self._wait_for_data(
+                    ready.cells, first_change([report.wake, self.saving.wake(ready, learner)], of_all=False)
+                )
             else:
                 self._note(ready, learner, report)
             self._refuse_compiles(TRAINING)
@@ -154,6 +167,11 @@ class Workers:
         if self.ready is not None and self.learner is not None:
             self._save_if_due(self.ready, self.learner)
 
+    def close_recorder(self, timeout: float) -> bool:
+        """Have the recording written to its end, and return whether that was done in time."""
+        acted = {name: worker.actor.tick for name, worker in self.inference.items() if worker.actor is not None}
+        return self.recorder is None or self.recorder.close(acted, timeout)
+
     def _stop_trainers(self) -> None:
         for name, phase in tuple(self.phases.items()):
             if not is_final(phase):
@@ -171,6 +189,8 @@ class Workers:
         assert self.ready is not None
         run = self.learner.trainers[name]
         self.learner = self.learner.with_trainer(name, run._replace(state=state))
+        if self.recorder is not None:
+            self.recorder.changed(name, values)
         changed = {f"set_{key}": np.asarray(value) for key, value in values.items()}
         self._put_row(self.ready, name, run.steps, None, changed)
 

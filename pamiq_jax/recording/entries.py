@@ -1,0 +1,235 @@
+"""What a log says of a run: how it began, what its threads did, how it ended.
+
+A batch of ticks is stored by columns, so that writing many costs little more than writing one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pamiq_jax.types import PyTree
+
+FORM = 1
+"""Raised when the names in a log change."""
+
+
+class Begin(NamedTuple):
+    """How the part of a run that a log tells of began.
+
+    Attributes:
+        seed: of all randomness.
+        version: of the snapshot that it began with.
+        trainers: their names, in order.
+        buffers: the names of the buffers.
+        interactions: the names of the interactions.
+        created_at: seconds since 1970.
+        device: what it ran on.
+        jax_version: of JAX.
+    """
+
+    seed: int
+    version: int
+    trainers: tuple[str, ...]
+    buffers: tuple[str, ...]
+    interactions: tuple[str, ...]
+    created_at: float
+    device: str
+    jax_version: str
+
+
+class Drain(NamedTuple):
+    """Records that were taken out of a collector.
+
+    Attributes:
+        buffer: whose.
+        rows: how many.
+        leaves: of the records, by name, `[rows, ...]`.
+    """
+
+    buffer: str
+    rows: int
+    leaves: Mapping[str, np.ndarray[Any, Any]]
+
+
+class Tick(NamedTuple):
+    """One tick of the training thread: what it was told, and what it did.
+
+    Attributes:
+        times: what the clock said each time it was asked, in seconds.
+        days: the same of the time of day.
+        counts: what collectors said each time they were asked: `(seen, dropped, pending)`.
+        drains: the records that were taken.
+        is_frozen: whether buffers had to stay as they were.
+        trainer: which one did a chunk; "" if all waited.
+        version: what was published; -1 for nothing.
+        error: what ended the chunk; "" for nothing.
+        reasons: why trainers run or wait, of those for which that changed.
+        metrics: of the chunk.
+    """
+
+    times: Sequence[float]
+    days: Sequence[int]
+    counts: Sequence[tuple[int, int, int]]
+    drains: Sequence[Drain]
+    is_frozen: bool
+    trainer: str
+    version: int
+    error: str
+    reasons: Mapping[str, str]
+    metrics: Mapping[str, Any]
+
+
+class Batch(NamedTuple):
+    """What happened between two writes. Numbers of ticks count from the beginning of the log.
+
+    Attributes:
+        first: number of the first tick.
+        ticks: in order.
+        changes: hyper-parameters that were changed before a tick: `(tick, trainer, values)`.
+        transitions: of all machines: `(tick, machine, before, event, after)`, as near as the writer knows.
+        acted: from which of its ticks on an interaction acted with which version: `(interaction, tick, version)`.
+        sums: checksums of published parameters: `(version, sum)`; not of each version.
+    """
+
+    first: int
+    ticks: Sequence[Tick]
+    changes: Sequence[tuple[int, str, Mapping[str, Any]]] = ()
+    transitions: Sequence[tuple[int, str, str, str, str]] = ()
+    acted: Sequence[tuple[str, int, int]] = ()
+    sums: Sequence[tuple[int, int]] = ()
+
+
+class End(NamedTuple):
+    """How a run ended that was not killed.
+
+    Attributes:
+        ticks: how many the log has.
+        acted: how often each interaction ticked in all.
+    """
+
+    ticks: int
+    acted: Mapping[str, int]
+
+
+def checksum_of(params: Mapping[str, PyTree]) -> int:
+    """Return a number that differs if any bit of the parameters does. It waits for the arrays.
+
+    Example:
+        >>> checksum_of({"m": np.zeros(2)}) == checksum_of({"m": np.zeros(2)}) != checksum_of({"m": np.ones(2)})
+        True
+    """
+    result = 0
+    for name in sorted(params):
+        for leaf in jax.tree.leaves(params[name]):
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            array = np.ascontiguousarray(jax.random.key_data(leaf) if is_key else leaf)
+            result = zlib.crc32(memoryview(array.reshape(-1).view(np.uint8)), result)
+    return result
+
+
+def begin_value(begin: Begin) -> dict[str, Any]:
+    """Return the beginning as a log stores it."""
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in begin._asdict().items()}
+    return {"kind": "begin", "form": FORM, **fields}
+
+
+def end_value(end: End) -> dict[str, Any]:
+    """Return the end as a log stores it."""
+    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted)}
+
+
+def batch_value(batch: Batch) -> dict[str, Any]:
+    """Return a batch as a log stores it.
+
+    Example:
+        >>> tick = Tick([0.5], [], [(1, 0, 1)], [], False, "fit", 1, "", {"fit": "has enough"}, {"loss": 0.25})
+        >>> next(ticks_of(batch_value(Batch(0, [tick])))) == tick
+        True
+    """
+    ticks = batch.ticks
+    trainers = sorted({tick.trainer for tick in ticks if tick.trainer})
+    return {
+        "kind": "ticks",
+        "first": batch.first,
+        "times": np.array([time for tick in ticks for time in tick.times], np.float64),
+        "days": np.array([day for tick in ticks for day in tick.days], np.int32),
+        "counts": np.array([count for tick in ticks for count in tick.counts], np.int64).reshape(-1, 3),
+        "table": np.array([_row(tick, trainers) for tick in ticks], np.int64).reshape(-1, 7),
+        "trainers": trainers,
+        "drains": [
+            {"buffer": drain.buffer, "rows": drain.rows, "leaves": dict(drain.leaves)}
+            for tick in ticks
+            for drain in tick.drains
+        ],
+        "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
+        "reasons": [[number, dict(tick.reasons)] for number, tick in enumerate(ticks) if tick.reasons],
+        "metrics": _metric_columns(ticks),
+        "changes": [[tick, trainer, dict(values)] for tick, trainer, values in batch.changes],
+        "transitions": [list(transition) for transition in batch.transitions],
+        "acted": [list(entry) for entry in batch.acted],
+        "sums": [list(entry) for entry in batch.sums],
+    }
+
+
+def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:
+    return (
+        len(tick.times),
+        len(tick.days),
+        len(tick.counts),
+        len(tick.drains),
+        tick.is_frozen,
+        trainers.index(tick.trainer) if tick.trainer else -1,
+        tick.version,
+    )
+
+
+def _metric_columns(ticks: Sequence[Tick]) -> list[dict[str, Any]]:
+    """Return the metrics as float64, which holds every float32 and int32 exactly, a table for each set of names."""
+    rows: dict[tuple[str, ...], tuple[list[int], list[Mapping[str, Any]]]] = {}
+    for number, tick in enumerate(ticks):
+        if tick.metrics:
+            numbers, metrics = rows.setdefault(tuple(tick.metrics), ([], []))
+            numbers.append(number)
+            metrics.append(tick.metrics)
+    return [
+        {
+            "names": list(names),
+            "ticks": np.array(numbers, np.int64),
+            "values": np.array([[row[name] for name in names] for row in jax.device_get(metrics)], np.float64),
+        }
+        for names, (numbers, metrics) in rows.items()
+    ]
+
+
+def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
+    """Yield the ticks of a stored batch.
+
+    Example:
+        See `batch_value`.
+    """
+    times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), iter(value["drains"])
+    counts = iter(map(tuple, value["counts"].tolist()))
+    errors, reasons = (dict(value[key]) for key in ("errors", "reasons"))
+    metrics: dict[int, dict[str, float]] = {}
+    for table in value["metrics"]:
+        for number, row in zip(table["ticks"].tolist(), table["values"].tolist(), strict=True):
+            metrics[number] = dict(zip(table["names"], row, strict=True))
+    for number, (timed, dated, counted, drained, is_frozen, trainer, version) in enumerate(value["table"].tolist()):
+        yield Tick(
+            times=[next(times) for _ in range(timed)],
+            days=[next(days) for _ in range(dated)],
+            counts=[next(counts) for _ in range(counted)],
+            drains=[Drain(**next(drains)) for _ in range(drained)],
+            is_frozen=bool(is_frozen),
+            trainer="" if trainer < 0 else value["trainers"][trainer],
+            version=version,
+            error=errors.get(number, ""),
+            reasons=reasons.get(number, {}),
+            metrics=metrics.get(number, {}),
+        )
