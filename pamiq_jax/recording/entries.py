@@ -111,10 +111,12 @@ class End(NamedTuple):
     Attributes:
         ticks: how many the log has.
         acted: how often each interaction ticked in all.
+        rest: records that were still waiting in collectors.
     """
 
     ticks: int
     acted: Mapping[str, int]
+    rest: Sequence[Drain] = ()
 
 
 def checksum_of(params: Mapping[str, PyTree]) -> int:
@@ -141,7 +143,8 @@ def begin_value(begin: Begin) -> dict[str, Any]:
 
 def end_value(end: End) -> dict[str, Any]:
     """Return the end as a log stores it."""
-    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted)}
+    rest = [_drain_value(drain) for drain in end.rest]
+    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted), "drains": rest}
 
 
 def batch_value(batch: Batch) -> dict[str, Any]:
@@ -162,11 +165,7 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "counts": np.array([count for tick in ticks for count in tick.counts], np.int64).reshape(-1, 3),
         "table": np.array([_row(tick, trainers) for tick in ticks], np.int64).reshape(-1, 7),
         "trainers": trainers,
-        "drains": [
-            {"buffer": drain.buffer, "rows": drain.rows, "leaves": dict(drain.leaves)}
-            for tick in ticks
-            for drain in tick.drains
-        ],
+        "drains": [_drain_value(drain) for tick in ticks for drain in tick.drains],
         "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
         "reasons": [[number, dict(tick.reasons)] for number, tick in enumerate(ticks) if tick.reasons],
         "metrics": _metric_columns(ticks),
@@ -175,6 +174,10 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "acted": [list(entry) for entry in batch.acted],
         "sums": [list(entry) for entry in batch.sums],
     }
+
+
+def _drain_value(drain: Drain) -> dict[str, Any]:
+    return {"buffer": drain.buffer, "rows": drain.rows, "leaves": dict(drain.leaves)}
 
 
 def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:

@@ -68,8 +68,6 @@ class Recording:
         >>> directory = tempfile.mkdtemp()
         >>> with pj.launch(system, directory=directory, record=True) as run:
         ...     kept = [run.collect("x", value) for value in (1.0, 2.0)]
-        ...     while run.status.buffers["x"].inserted < 2:
-        ...         result = run.wait(0.01)
         >>> Recording(directory).records("x").data.tolist()
         [1.0, 2.0]
     """
@@ -113,6 +111,8 @@ class Recording:
     def chunks(self, buffer: str, example: PyTree = None) -> Iterator[Record[Any]]:
         """Yield the records that came into a buffer as they came, some at a time: leaves `[n, ...]`, numpy arrays.
 
+        Those that were on their way when the run was stopped come last.
+
         Args:
             buffer: its name.
             example: one record's data, for its structure; None gives dicts, which is right for data made of dicts.
@@ -123,8 +123,8 @@ class Recording:
         """
         if buffer not in self.begin.buffers:
             raise UnknownNameError("buffer", buffer, self.begin.buffers, "a recording")
-        for value in self._batches():
-            for drain in value["drains"]:
+        for value in self._values():
+            for drain in value.get("drains", ()):
                 if drain["buffer"] == buffer:
                     yield records_of(Drain(**drain), example)
 

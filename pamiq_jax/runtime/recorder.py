@@ -138,6 +138,8 @@ class Recorder:
         self._acted: dict[str, int] = {}
         self._sum_after = 0.0
         self._names: dict[str, list[str]] = {}
+        self._collectors: Mapping[str, Collector[Any]] = {}
+        self._rest: list[Drain] = []
         self._thread: threading.Thread | None = None
 
     # Called from the training thread.
@@ -176,7 +178,7 @@ class Recorder:
             log.append(begin_value(begin))
         except OSError as error:
             raise RecordingError(f"{self._directory} can't be recorded to: {error}") from error
-        self._is_on = True
+        self._is_on, self._collectors = True, ready.cells.collectors
         self._thread = threading.Thread(target=self._work, args=(log,), name="pamiq-recorder", daemon=True)
         self._thread.start()
 
@@ -256,7 +258,7 @@ class Recorder:
     # Called by whoever ends the run.
 
     def close(self, acted: Mapping[str, int], timeout: float) -> bool:
-        """Write what waits and the end, and return whether that was done in time.
+        """Write what waits and the end, and return whether that was done in time. All other threads have ended.
 
         Args:
             acted: how often each interaction has ticked.
@@ -264,8 +266,13 @@ class Recorder:
         """
         if self._thread is None:
             return True
+        rest = [
+            self._drain(name, Chunk(pending.records, counts.pending))
+            for name, (pending, counts) in collected(self._collectors).items()
+            if counts.pending
+        ]
         with self._changed:
-            self._acted, self._is_closed = dict(acted), True
+            self._acted, self._rest, self._is_closed = dict(acted), rest, True
             self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -278,7 +285,7 @@ class Recorder:
             while (waiting := self._next()) is not None:
                 first = self._write(log, waiting, first)
             if self._is_on:
-                log.append(end_value(End(first, self._acted)))
+                log.append(end_value(End(first, self._acted, self._rest)))
                 log.sync()
         except Exception as error:  # a full disk must stop nobody
             self._stop_recording(f"{type(error).__name__}: {error}")

@@ -213,9 +213,10 @@ class Workers:
         self.rows.put(MetricRow(name, self.clock.now() - ready.at, steps, version, {}), metrics)
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:
-        if wake.records is not None:
-            for collector in cells.collectors.values():
-                collector.alarm(wake.records, lambda: self.control.nudge(TRAINING))
+        for collector in cells.collectors.values():
+            half = max(1, collector.capacity // 2)  # nobody learns from them yet, but they must not be lost
+            records = half if wake.records is None else min(wake.records, half)
+            collector.alarm(records, lambda: self.control.nudge(TRAINING))
         self.control.sleep(TRAINING, None if wake.milliseconds is None else wake.milliseconds / 1000)
 
     def _run_hooks(self, event: str) -> None:
