@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import print_row
 
-NAMES = ("checkpoint_write", "guard", "prefetch", "publish", "train_throughput")
+NAMES = ("checkpoint_write", "guard", "prefetch", "publish", "record_overhead", "train_throughput")
 
 
 def main() -> None:

@@ -56,7 +56,15 @@ def _bare(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
     return chunk * chunks / (time.perf_counter() - started)
 
 
-def _ours(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
+def launched(data: np.ndarray[Any, Any], chunk: int, chunks: int, **options: Any) -> float:
+    """Return steps per second of the same training inside `launch`.
+
+    Args:
+        data: the records, float32 `[RECORDS, FEATURES]`.
+        chunk: steps per chunk.
+        chunks: how many.
+        options: for `launch`.
+    """
     trainer = pj.gradient_trainer(_loss, optax.adam(1e-3))
     schedule = pj.Schedule(
         trainer, data="x", batch_size=BATCH, steps=chunk * chunks, steps_per_chunk=chunk, when=pj.min_new(RECORDS)
@@ -68,23 +76,33 @@ def _ours(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
         queues={"x": pj.Queue(capacity=RECORDS)},
     )
     times: list[float] = []
-    with pj.launch(system, on_metrics=lambda row: times.append(row.seconds)) as run:
+    with pj.launch(system, on_metrics=lambda row: times.append(row.seconds), **options) as run:
         for record in data:
             run.collect("x", record)
         run.wait_for_version(1, timeout=600)
     return chunk * (chunks - 1) / (times[-1] - times[0])
 
 
+def records() -> np.ndarray[Any, Any]:
+    """Return the data, float32 `[RECORDS, FEATURES]`."""
+    return np.random.default_rng(0).normal(size=(RECORDS, FEATURES)).astype(np.float32)
+
+
+def sizes(data: np.ndarray[Any, Any], milliseconds: float, seconds: float) -> tuple[int, int]:
+    """Return the steps in a chunk of about so many milliseconds here, and how many chunks take so many seconds."""
+    step_seconds = 1 / _bare(data, 64, 8)
+    chunk = max(1, round(milliseconds / 1000 / step_seconds))
+    return chunk, max(8, round(seconds / (chunk * step_seconds)))
+
+
 def measure(*, quick: bool) -> list[dict[str, object]]:
     """Return one row for chunks of about 1 ms and one for about 5 ms on this machine."""
-    data = np.random.default_rng(0).normal(size=(RECORDS, FEATURES)).astype(np.float32)
-    step_seconds = 1 / _bare(data, 64, 8)
+    data = records()
     rows: list[dict[str, object]] = []
     for milliseconds, goal in ((1, ">= 0.90"), (5, ">= 0.97")):
-        chunk = max(1, round(milliseconds / 1000 / step_seconds))
-        chunks = max(8, round((0.5 if quick else 3) / (chunk * step_seconds)))
+        chunk, chunks = sizes(data, milliseconds, 0.5 if quick else 3)
         comparison = alternate(
-            lambda chunk=chunk, chunks=chunks: _ours(data, chunk, chunks),
+            lambda chunk=chunk, chunks=chunks: launched(data, chunk, chunks),
             lambda chunk=chunk, chunks=chunks: _bare(data, chunk, chunks),
             runs=5,
         )
