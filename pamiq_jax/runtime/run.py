@@ -18,6 +18,7 @@ from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_error
 from pamiq_jax.runtime.events import OnTransition
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
@@ -57,6 +58,7 @@ class Watching(NamedTuple):
 
     deadlines: Deadlines = DEADLINES
     save_signal: int | None = None
+    faults: FaultPolicy = FAIL_FAST
 
 
 class Run:
@@ -97,6 +99,7 @@ class Run:
             rows=self._rows,
             on_interaction=observers.on_interaction,
             saving=saving.begin(None if lock is None else lock.directory, self._save_failed, self._save_freed),
+            faults=watching.faults,
         )
         self._watchdog = Watchdog(self._control, clock, watching.deadlines)
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
@@ -146,7 +149,7 @@ class Run:
 
         Raises:
             WorkerError: a worker failed; its `__cause__` says why. Each failure is raised once.
-                The agent goes on acting when it was a trainer that failed.
+                The agent goes on acting when it was a trainer that failed. Under `keep_acting` no trainer's is raised.
         """
         try:
             with self._stopped_by_interrupt():
