@@ -54,7 +54,7 @@ def restored_faults(
     if stored is None:
         return Faults()
     good = None if stored["good"] is None else _restored_good(name, run, stored["good"], renamed)
-    return Faults(**{**stored, "good": good})
+    return Faults(**stored)._replace(good=good)
 
 
 def _restored_good(name: str, run: TrainerRun, stored: Mapping[str, Any], renamed: Callable[[str], str]) -> Good:

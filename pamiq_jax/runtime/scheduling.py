@@ -34,7 +34,7 @@ def choose(
             able.append(name)
         elif run.phase is TrainerPhase.WAITING:
             decision = decide(programs, learner, cells, clock, name)
-            reason = decision.reason + _group_note(programs, learner, name)
+            reason = decision.reason + group_note(programs, learner, name)
             learner = learner.with_trainer(name, run._replace(reason=reason))
             (able.append(name) if decision.go else wakes.append(decision.wake))
     if not able:
@@ -99,8 +99,14 @@ def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> 
     return None
 
 
-def _group_note(programs: Programs, learner: LearnerState, name: str) -> str:
-    """Return what is added to a trainer's reason when nothing of its group is published any more."""
+def group_note(programs: Programs, learner: LearnerState, name: str) -> str:
+    """Return what is added to a trainer's reason when nothing of its group is published any more.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        name: the trainer.
+    """
     schedules = programs.system.trainers
     members = [other for other in schedules if other != name and schedules[other].group == schedules[name].group]
     failed = [repr(other) for other in members if learner.trainers[other].phase is TrainerPhase.FAILED]

@@ -15,7 +15,7 @@ from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import handed_on, published_params
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
-from pamiq_jax.runtime.scheduling import choose, progress, used_by
+from pamiq_jax.runtime.scheduling import choose, group_note, progress, used_by
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
@@ -138,8 +138,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         learner, version = _publish(work, learner, run)
         run = _move(work, run, TrainerEvent.PUBLISHED)
         run = run._replace(state=work.trainer.teardown(run.state), finished=run.finished + 1)
-        run = _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason="its run has just ended")
-        run = end_of_run(policy, run, skips)
+        reason = "its run has just ended" + group_note(work.programs, learner, work.name)
+        run = end_of_run(policy, _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason=reason), skips)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises concerns it, and only it
         failed = after_failure(policy, work.name, run, error, work.clock.now())
