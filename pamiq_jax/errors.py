@@ -111,6 +111,23 @@ class NonFiniteError(PamiqError, ArithmeticError):
     """Parameters with NaN or infinity were about to be published. The last good version stays."""
 
 
+class TooManyBadUpdatesError(PamiqError, ArithmeticError):
+    """A trainer's guard has skipped so many updates in a row that skipping does not help it any more.
+
+    Args:
+        trainer: the trainer's name.
+        count: updates skipped in a row.
+        limit: how many are too many.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, trainer: str, count: int, limit: int, remedy: str) -> None:
+        super().__init__(
+            f"the guard of trainer {trainer!r} has skipped {count} updates in a row, "
+            f"expected fewer than {limit}; {remedy}"
+        )
+
+
 class DonationError(PamiqError, RuntimeError):
     """A published array is among the arguments that a jitted call would donate, and so delete."""
 

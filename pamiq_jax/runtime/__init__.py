@@ -5,6 +5,7 @@ from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
 from pamiq_jax.runtime.events import OnTransition, Transition
+from pamiq_jax.runtime.faults import FaultPolicy, Repair, RepairFn, fail_fast, keep_acting
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import Interaction
@@ -16,7 +17,7 @@ from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
 from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run, WaitResult
 from pamiq_jax.runtime.signals import TerminationSignals
-from pamiq_jax.runtime.state import ActorState, Cells, InferReport, LearnerState, TrainerRun, TrainReport
+from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
@@ -34,6 +35,9 @@ __all__ = [
     "Difference",
     "Environment",
     "EnvironmentSpec",
+    "FaultPolicy",
+    "Faults",
+    "Good",
     "InferReport",
     "InferenceStatus",
     "Interaction",
@@ -47,6 +51,8 @@ __all__ = [
     "Queue",
     "RealClock",
     "RecordingStatus",
+    "Repair",
+    "RepairFn",
     "ReplayResult",
     "Run",
     "Schedule",
@@ -63,7 +69,9 @@ __all__ = [
     "VirtualClock",
     "WaitResult",
     "compile_system",
+    "fail_fast",
     "infer_tick",
+    "keep_acting",
     "launch",
     "replay",
     "run_lockstep",

@@ -17,15 +17,23 @@ from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMism
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
 from pamiq_jax.runtime.batches import compile_schedule, compile_updates
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.runtime.system import Model, System
-from pamiq_jax.trainer import TrainerPrograms, own
+from pamiq_jax.trainer import TrainerPrograms, consecutive_skips, own
 from pamiq_jax.types import Params, PyTree
 
 
-def compile_system(system: System, *, seed: int = 0, check_donation: bool = False, donates: bool = True) -> Compiled:
+def compile_system(
+    system: System,
+    *,
+    seed: int = 0,
+    check_donation: bool = False,
+    donates: bool = True,
+    faults: FaultPolicy = FAIL_FAST,
+) -> Compiled:
     """Return a system's compiled programs and first states. Nothing of it runs in a thread.
 
     Args:
@@ -34,9 +42,11 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         check_donation: have each chunk prove that it deletes no published array.
         donates: whether trainers' states are updated in place. False keeps every state as it was, so that it can be
             saved in the background, for the price of one more copy of what would be donated.
+        faults: what becomes of a trainer that fails. If it may begin anew, no trainer's state is donated.
 
     Raises:
         InvalidValueError: a buffer's records are not known.
+        UnknownNameError: `faults` repairs a trainer that does not exist.
         RecordMismatchError, StepStructureError, PublishMismatchError: forms that do not fit.
         NonFiniteError: initial parameters that are not numbers.
 
@@ -58,6 +68,7 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
         >>> report.trainer, report.version
         ('t', 1)
     """
+    faults.check(system.trainers)
     base = jax.random.key(seed)
     runs = {name: _first_run(system, name, base) for name in system.trainers}
     params = _first_params(system, runs)
@@ -79,11 +90,14 @@ def compile_system(system: System, *, seed: int = 0, check_donation: bool = Fals
             if (can_sample := buffer.can_sample) is not None
         },
         trainers={
-            name: _compile_schedule(system, name, runs[name], buffers, donates=donates) for name in system.trainers
+            name: _compile_schedule(system, name, runs[name], buffers, donates=donates and not faults.restarts)
+            for name in system.trainers
         },
         update=compile_updates(system, buffers, donates=donates),
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
+        faults=faults,
+        guarded=frozenset(name for name, run in runs.items() if consecutive_skips(run.state) is not None),
     )
     models = {name: own(system.models[name].params) for name in system.handed_on}
     return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
@@ -113,6 +127,9 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
     for name, run in runs.items():
         published = published_params(system, name, _publish_function(system, name)(run.state))
         check_finite(published)  # also compiles the check for this tree
+        check_finite(
+            {model: value for model, value in handed_on(system, name, run.state).items() if model not in published}
+        )
         params.update(published)
     return params
 
@@ -136,6 +153,17 @@ def published_params(system: System, trainer: str, published: Any) -> dict[str, 
             "return a dict {model: params}, or name what it does return with `publishes`"
         )
     return {name: place_published(system.models[name], published[name]) for name in names}
+
+
+def handed_on(system: System, trainer: str, state: Any) -> dict[str, Params]:
+    """Return what other trainers are to take over of a trainer's models.
+
+    Args:
+        system: the system.
+        trainer: the trainer's name.
+        state: its state at the end of a run.
+    """
+    return {model: state.params[model] for model in system.trained_by(trainer) if model in system.handed_on}
 
 
 def cast_published(model: Model, params: Params) -> Params:

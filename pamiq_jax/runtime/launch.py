@@ -11,9 +11,11 @@ from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.events import OnTransition
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
-from pamiq_jax.runtime.run import Observers, Run, Watching
+from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.saved import Renames
 from pamiq_jax.runtime.saving import SavingOptions, find_origin
 from pamiq_jax.runtime.state import InferReport
@@ -32,6 +34,7 @@ def launch(
     on_transition: OnTransition | None = None,
     time_scale: float = 1.0,
     deadlines: Deadlines = DEADLINES,
+    faults: FaultPolicy = FAIL_FAST,
     save_signal: int | None = None,
     save: Condition | None = None,
     keep: Retention | None = None,
@@ -55,6 +58,8 @@ def launch(
         on_transition: told of each transition of the system and of each trainer, on the thread that makes it.
         time_scale: seconds on the system's clock in one real second: 10 makes an interval of 1 s last 0.1 s.
         deadlines: after which a thread counts as stuck, in `run.status` and in the log.
+        faults: what becomes of a trainer that fails: `fail_fast()` ends it and tells whoever waits, `keep_acting()`
+            has it begin anew from its last good state.
         save_signal: a signal, as `signal.SIGUSR1`, that saves and goes on; for a run with a directory, launched from
             the main thread. In such a run SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
         save: when states are saved, besides whenever `run.save()` is called: `every_seconds(60)`,
@@ -69,6 +74,7 @@ def launch(
     Raises:
         InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; a `save_signal` where
             nothing can be saved.
+        UnknownNameError: `faults` repairs a trainer that does not exist.
         DirectoryInUseError: another system runs there.
         DirectoryHasStatesError: an earlier run's states are there, and `resume` does not say to go on from them.
 
@@ -88,12 +94,13 @@ def launch(
     """
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
+    faults.check(system.trainers)
     lock = None if directory is None else DirectoryLock(directory)
     try:
         origin = find_origin(None if lock is None else lock.directory, resume, partial, rename)
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
         observers = Observers(on_metrics, on_interaction, on_transition, record)
-        watching = Watching(deadlines, save_signal)
+        watching = Watching(deadlines, save_signal, faults)
         return Run(
             system,
             RealClock(time_scale),

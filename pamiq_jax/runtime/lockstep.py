@@ -14,9 +14,11 @@ from pamiq_jax.errors import InvalidValueError, WorkerError
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
 from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.rollback import log_failure
 from pamiq_jax.runtime.saved import Cut, Renames, collected
 from pamiq_jax.runtime.saver import write_cut
 from pamiq_jax.runtime.saving import Origin, begin, find_origin, system_progress
@@ -60,6 +62,7 @@ def run_lockstep(
     seed: int = 0,
     train_ticks: int = 1,
     check_donation: bool = False,
+    faults: FaultPolicy = FAIL_FAST,
     on_interaction: Callable[[InferReport], Any] | None = None,
     directory: str | os.PathLike[str] | None = None,
     save: Condition | None = None,
@@ -80,6 +83,7 @@ def run_lockstep(
         seed: of all randomness.
         train_ticks: training ticks, that is chunks at the most, after each interaction.
         check_donation: have each chunk prove that it deletes no published array.
+        faults: what becomes of a trainer that fails, as in `launch`.
         on_interaction: called after each inference tick with its report.
         directory: where the state is saved in the end; None saves nothing.
         save: when states are saved besides, as in `launch`.
@@ -91,7 +95,7 @@ def run_lockstep(
 
     Raises:
         InvalidValueError: the system has no interaction, or a number is out of range.
-        WorkerError: a trainer failed; its `__cause__` says why.
+        WorkerError: a trainer failed, under `fail_fast`; its `__cause__` says why.
         DirectoryHasStatesError, StateMismatchError, CorruptStateError: as in `launch`.
 
     Example:
@@ -124,7 +128,7 @@ def run_lockstep(
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
     origin = find_origin(place, resume, partial, rename)
-    compiled = compile_system(system, seed=seed, check_donation=check_donation)
+    compiled = compile_system(system, seed=seed, check_donation=check_donation, faults=faults)
     run = _Lockstep(compiled, origin, seed)
     saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
     for _ in range(interactions):
@@ -167,9 +171,11 @@ class _Lockstep:
 
     def train(self) -> None:
         self.learner, report = train_tick(self.programs, self.learner, self.cells, self.clock)
-        if report.error is not None:
-            raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
-        if report.trainer is not None:
+        if report.trainer is not None and report.error is not None:
+            if self.programs.faults.raises:
+                raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
+            log_failure(report.trainer, self.learner.trainers[report.trainer], report.error)
+        elif report.trainer is not None:
             self.history.append((report.trainer, report.metrics))
             self.metrics[report.trainer] = report.metrics
 

@@ -12,6 +12,7 @@ from pamiq_jax.data import Chunk, Collector, Record, record_spec
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
 from pamiq_jax.runtime.batches import UpdateFn
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
 from pamiq_jax.runtime.system import System
 from pamiq_jax.trainer import TrainerPrograms
@@ -30,6 +31,8 @@ class Programs(NamedTuple):
         update: what stores priorities, by the names of the buffers that take them and are learned from.
         fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
+        faults: what becomes of a trainer that fails.
+        guarded: the trainers with a guard in their state.
     """
 
     system: System
@@ -40,6 +43,8 @@ class Programs(NamedTuple):
     update: Mapping[str, UpdateFn]
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
+    faults: FaultPolicy = FAIL_FAST
+    guarded: frozenset[str] = frozenset()
 
 
 class Ready(NamedTuple):

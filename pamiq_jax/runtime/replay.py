@@ -18,7 +18,9 @@ from pamiq_jax.recording.entries import Drain, Tick, checksum_of
 from pamiq_jax.recording.reader import START
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.rollback import with_changed_good
 from pamiq_jax.runtime.saving import Origin, begin
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
@@ -76,7 +78,12 @@ class ReplayResult(NamedTuple):
 
 
 def replay(
-    directory: str | os.PathLike[str], system: System, *, number: int | None = None, until: int | None = None
+    directory: str | os.PathLike[str],
+    system: System,
+    *,
+    number: int | None = None,
+    until: int | None = None,
+    faults: FaultPolicy = FAIL_FAST,
 ) -> ReplayResult:
     """Return what a live run was that was launched with `record=True`, computed again from its recording.
 
@@ -91,6 +98,7 @@ def replay(
         number: which launch, of a run that was resumed; None for the newest, or the newest that can have published
             `until`.
         until: stop as soon as this version is published; None goes to the end.
+        faults: as it was given to `launch`.
 
     Raises:
         RecordingError: there is no recording, or it ends before `until`.
@@ -114,7 +122,7 @@ def replay(
         (None, True)
     """
     recording = _find(directory, number, until)
-    compiled = compile_system(system, seed=recording.begin.seed, donates=False)
+    compiled = compile_system(system, seed=recording.begin.seed, donates=False, faults=faults)
     clock = VirtualClock()
     begun = begin(compiled, Origin(recording.directory / START), clock)
     replayed = _Replay(begun.ready.compiled, begun.ready.cells)
@@ -244,7 +252,7 @@ class _Replay:
         for trainer, values in entry.changes:
             run = self.learner.trainers[trainer]
             state = set_hyperparameters(run.state, **values)
-            self.learner = self.learner.with_trainer(trainer, run._replace(state=state))
+            self.learner = self.learner.with_trainer(trainer, with_changed_good(run, state, values))
         self._told.begin(entry.tick)
         self.learner, report = train_tick(
             self._programs, self.learner, self.cells, cast(Any, self._told), is_frozen=entry.tick.is_frozen

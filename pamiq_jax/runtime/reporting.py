@@ -26,7 +26,7 @@ def current_status(workers: Workers, rows: MetricRows, watchdog: Watchdog) -> St
         compiles_after_ready=workers.compiles.total if ready is not None else 0,
         wakeups=dict(control.wakeups),
         metrics_dropped=rows.dropped,
-        errors=tuple(str(error) for error in control.errors),
+        errors=tuple(str(error) for error in (*control.errors, *workers.quarantined.values())),
         saves=workers.saving.status,
         stuck=watchdog.stuck,
         recording=None if workers.recorder is None else workers.recorder.status,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
@@ -20,16 +20,17 @@ from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_e
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
+from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
 from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.reporting import current_status
-from pamiq_jax.runtime.rows import MetricRows, OnMetrics
+from pamiq_jax.runtime.rows import MetricRows
 from pamiq_jax.runtime.saving import Restored, SavingOptions
 from pamiq_jax.runtime.signals import TerminationSignals
-from pamiq_jax.runtime.state import Cells, InferReport, LearnerState
+from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines, Watchdog
+from pamiq_jax.runtime.watchdog import Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
 
@@ -43,22 +44,6 @@ class WaitResult(StrEnum):
     """The system was stopped, or has failed; `run.status` says which."""
     INTERRUPTED = "interrupted"
     """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
-
-
-class Observers(NamedTuple):
-    """What looks on at a run; each is described at `launch`."""
-
-    on_metrics: OnMetrics | None = None
-    on_interaction: Callable[[InferReport], Any] | None = None
-    on_transition: OnTransition | None = None
-    record: bool = False
-
-
-class Watching(NamedTuple):
-    """What watches over a run; each is described at `launch`."""
-
-    deadlines: Deadlines = DEADLINES
-    save_signal: int | None = None
 
 
 class Run:
@@ -105,6 +90,7 @@ class Run:
             on_interaction=observers.on_interaction,
             saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed),
             recorder=self._recorder,
+            faults=watching.faults,
         )
         self._watchdog = Watchdog(self._control, clock, watching.deadlines)
         self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
@@ -151,7 +137,7 @@ class Run:
 
         Raises:
             WorkerError: a worker failed; its `__cause__` says why. Each failure is raised once.
-                The agent goes on acting when it was a trainer that failed.
+                The agent goes on acting when it was a trainer that failed. Under `keep_acting` no trainer's is raised.
         """
         try:
             with self._stopped_by_interrupt():

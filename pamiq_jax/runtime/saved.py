@@ -16,7 +16,8 @@ from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.fields import fields, later_leaves, without
 from pamiq_jax.runtime.programs import Compiled
-from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
+from pamiq_jax.runtime.saved_faults import restored_faults, stored_faults
+from pamiq_jax.runtime.state import ActorState, BufferRun, Faults, LearnerState, TrainerRun
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Params, PyTree
 
@@ -81,6 +82,7 @@ def stored_value(cut: Cut) -> dict[str, Any]:
         "fields": fields(),
         "leaves": named_leaves(_document(cut)),
         "prefetched": {name: named_leaves(run.prefetched) for name, run in runs.items() if run.prefetched is not None},
+        "faults": stored_faults(runs),
         "pending": {
             group: {name: named_leaves(dict(params)) for name, params in members.items()}
             for group, members in cut.learner.pending.items()
@@ -97,7 +99,7 @@ def _document(cut: Cut) -> dict[str, Any]:
     """Return what has the same leaves in every cut of one system."""
     runs = cut.learner.trainers
     return {
-        "trainers": {name: {**_plain(run), "prefetched": (), "phase": str(run.phase)} for name, run in runs.items()},
+        "trainers": {name: _trainer_document(run) for name, run in runs.items()},
         "buffers": {name: _plain(run) for name, run in cut.learner.buffers.items()},
         "models": dict(cut.learner.models),
         "scheduler": {"now_used": float(cut.learner.now_used), "turn": cut.learner.turn},
@@ -105,6 +107,10 @@ def _document(cut: Cut) -> dict[str, Any]:
         "snapshot": {**_plain(cut.snapshot), "params": dict(cut.snapshot.params)},
         "clock": {"seconds": float(cut.seconds)},
     }
+
+
+def _trainer_document(run: TrainerRun) -> dict[str, Any]:
+    return {**_plain(run), "prefetched": (), "faults": (), "phase": str(run.phase)}
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -144,8 +150,12 @@ def restored_cut(
     document, report = match(template, {**leaves, **later}, partial=partial)
     cut = _cut(_in_order_of(template, document))
     groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
+    faults = names.keys("trainers", value.get("faults", {}))
     runs = {
-        name: run._replace(prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name)))
+        name: run._replace(
+            prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name)),
+            faults=restored_faults(name, run, faults.get(name), names.leaf),
+        )
         for name, run in cut.learner.trainers.items()
     }
     pending = {group: _pending(compiled, names, members) for group, members in groups.items()}
@@ -193,7 +203,7 @@ def _trainer_run(values: dict[str, Any]) -> TrainerRun:
     """Return a trainer as it was; one that had failed or been stopped waits, and begins its next run anew."""
     phase = TrainerPhase(values["phase"])
     last = {key: Progress(*progress) for key, progress in values["last"].items()}
-    changes: dict[str, Any] = {"phase": phase, "prefetched": None, "last": last}
+    changes: dict[str, Any] = {"phase": phase, "prefetched": None, "faults": Faults(), "last": last}
     run = TrainerRun(**(values | changes))
     if phase in (TrainerPhase.WAITING, TrainerPhase.TRAINING):
         return run

@@ -6,6 +6,7 @@ from pamiq_jax.conditions import Decision, Progress, Wake, first_change
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Programs
+from pamiq_jax.runtime.rollback import backing_off
 from pamiq_jax.runtime.state import Cells, LearnerState
 
 
@@ -33,7 +34,8 @@ def choose(
             able.append(name)
         elif run.phase is TrainerPhase.WAITING:
             decision = decide(programs, learner, cells, clock, name)
-            learner = learner.with_trainer(name, run._replace(reason=decision.reason))
+            reason = decision.reason + group_note(programs, learner, name)
+            learner = learner.with_trainer(name, run._replace(reason=reason))
             (able.append(name) if decision.go else wakes.append(decision.wake))
     if not able:
         return learner, None, first_change(wakes, of_all=False)
@@ -59,9 +61,11 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         clock: for the time.
         name: the trainer.
     """
+    run = learner.trainers[name]
+    if (decision := backing_off(run, clock.now())) is not None:
+        return decision
     if (reason := _waits_for_trainer(programs, learner, name)) is not None:
         return Decision(False, reason)
-    run = learner.trainers[name]
     now = progress(programs, learner, cells, clock, name)
     decisions: list[Decision] = []
     for key, source in programs.system.trainers[name].sources.items():
@@ -87,11 +91,28 @@ def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> 
     system = programs.system
     for other in system.trainers[name].after:
         if learner.trainers[other].finished <= learner.trainers[name].after.get(other, 0):
-            return f"waits for a run of {other!r}"
+            has_failed = learner.trainers[other].phase is TrainerPhase.FAILED
+            return f"waits for a run of {other!r}" + (", which has failed" if has_failed else "")
     for other in learner.running:
         if shared := set(system.trained_by(name)) & set(system.trained_by(other)):
             return f"waits for {other!r}, which is training {', '.join(sorted(shared))}"
     return None
+
+
+def group_note(programs: Programs, learner: LearnerState, name: str) -> str:
+    """Return what is added to a trainer's reason when nothing of its group is published any more.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        name: the trainer.
+    """
+    schedules = programs.system.trainers
+    members = [other for other in schedules if other != name and schedules[other].group == schedules[name].group]
+    failed = [repr(other) for other in members if learner.trainers[other].phase is TrainerPhase.FAILED]
+    if schedules[name].group is None or not failed:
+        return ""
+    return f"; group {schedules[name].group!r} publishes no more, since {', '.join(failed)} failed"
 
 
 def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> dict[str, Progress]:

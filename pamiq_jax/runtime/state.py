@@ -30,6 +30,38 @@ class BufferRun(NamedTuple):
     newest_ms: int = 0
 
 
+class Good(NamedTuple):
+    """What a trainer is taken back to when it fails: how it was at the end of its last good run, or as it began.
+
+    Attributes:
+        state: the `TrainerState`; nothing of it is ever donated.
+        last: `TrainerRun.last` as of then.
+        after: `TrainerRun.after` as of then.
+    """
+
+    state: Any
+    last: Mapping[str, Progress]
+    after: Mapping[str, int]
+
+
+class Faults(NamedTuple):
+    """How a trainer has failed so far, and what it is taken back to.
+
+    Attributes:
+        restarts: failures in a row after which it was to begin anew; a good run makes it 0.
+        rollbacks: the same in all.
+        retry_at: when it may begin again, in seconds on the clock.
+        error: the last failure in a row in words.
+        good: None before its first chunk, and where trainers are not restarted.
+    """
+
+    restarts: int = 0
+    rollbacks: int = 0
+    retry_at: float = 0.0
+    error: str = ""
+    good: Good | None = None
+
+
 class TrainerRun(NamedTuple):
     """A trainer in a system: where it is in its lifecycle, and what its condition counts from.
 
@@ -49,6 +81,7 @@ class TrainerRun(NamedTuple):
         reason: why it runs, or what it waits for.
         prefetched: the batches of the run's next chunk from buffers on the host, maybe still under way; None between
             two runs, and where there are no such buffers.
+        faults: how it has failed so far.
     """
 
     state: Any
@@ -65,6 +98,7 @@ class TrainerRun(NamedTuple):
     after: Mapping[str, int] = MappingProxyType({})
     reason: str = "not asked yet"
     prefetched: PyTree = None
+    faults: Faults = Faults()
 
 
 class LearnerState(NamedTuple):
@@ -180,7 +214,7 @@ class TrainReport(NamedTuple):
         metrics: the mean of each metric over the chunk, as arrays `[]`.
         version: the version that was published, if the run ended.
         seconds: how long the chunk took, publishing included.
-        error: what ended the trainer, if anything did.
+        error: what went wrong, if anything did; the trainer's phase then says whether it is to begin anew or has ended.
         wake: what must happen before it makes sense to ask again, if all wait.
     """
 

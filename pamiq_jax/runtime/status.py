@@ -29,6 +29,9 @@ class TrainerStatus(NamedTuple):
         steps: steps done in all.
         step_in_run: steps done of the run under way.
         metrics: of the last chunk.
+        restarts: failures in a row after which it begins anew.
+        rollbacks: the same in all.
+        error: the last failure in a row in words.
     """
 
     phase: TrainerPhase
@@ -37,6 +40,9 @@ class TrainerStatus(NamedTuple):
     steps: int
     step_in_run: int
     metrics: Mapping[str, float]
+    restarts: int = 0
+    rollbacks: int = 0
+    error: str = ""
 
 
 class BufferStatus(NamedTuple):
@@ -140,9 +146,10 @@ class Status(NamedTuple):
         ]
         for name, trainer in self.trainers.items():
             metrics = ", ".join(f"{key} {value:.4g}" for key, value in trainer.metrics.items())
-            lines.append(
-                f"trainer {name}: {trainer.phase}, {trainer.steps:,} steps ({trainer.reason}) {metrics}".rstrip()
-            )
+            steps = f"{trainer.steps:,} steps"
+            if trainer.rollbacks:
+                steps += f", {trainer.rollbacks:,} rollback{'s' * (trainer.rollbacks > 1)}"
+            lines.append(f"trainer {name}: {trainer.phase}, {steps} ({trainer.reason}) {metrics}".rstrip())
         for name, buffer in self.buffers.items():
             lines.append(
                 f"buffer {name}: {buffer.size:,} of {buffer.capacity:,}, "
@@ -191,6 +198,9 @@ def trainer_statuses(
             steps=run.steps,
             step_in_run=run.chunk * system.trainers[name].chunk,
             metrics=floats(metrics[name]),
+            restarts=run.faults.restarts,
+            rollbacks=run.faults.rollbacks,
+            error=run.faults.error,
         )
         for name, run in learner.trainers.items()
     }

@@ -12,9 +12,10 @@ from pamiq_jax.conditions import Progress
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
-from pamiq_jax.runtime.compile import published_params
+from pamiq_jax.runtime.compile import handed_on, published_params
 from pamiq_jax.runtime.programs import Programs
-from pamiq_jax.runtime.scheduling import choose, progress, used_by
+from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
+from pamiq_jax.runtime.scheduling import choose, group_note, progress, used_by
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
@@ -34,8 +35,8 @@ def train_tick(
     """Move what was collected into the buffers, then do one chunk of a run, if one is due.
 
     A run is set up before its first chunk, published and torn down after its last. Priorities that the chunk's steps
-    gave to records are stored in their buffers after it. An exception of a trainer ends that trainer and is reported;
-    it is not raised. Called from the training thread.
+    gave to records are stored in their buffers after it. An exception of a trainer ends that trainer, or has it begin
+    anew, as `Programs.faults` says; it is reported and not raised. Called from the training thread.
 
     Args:
         programs: the compiled system.
@@ -117,8 +118,9 @@ def _move(work: _Work, run: TrainerRun, event: TrainerEvent) -> TrainerRun:
 
 def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainReport]:
     """Do one chunk, and what belongs before the first and after the last."""
-    run = learner.trainers[work.name]
-    metrics, version = {}, None
+    policy = work.programs.faults
+    run = keep_good(policy, learner.trainers[work.name])
+    metrics, version, skips = {}, None, 0
     try:
         if run.phase is TrainerPhase.WAITING:
             run = _move(work, run, TrainerEvent.START)
@@ -127,6 +129,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         run, metrics = _train(work, learner, run)
         metrics, given = take_priorities(metrics)
         learner = _store(work, learner, given)
+        if work.name in work.programs.guarded:
+            skips = check_updates(policy, work.name, run.state)
         if run.chunk * work.trainer.steps < work.schedule.steps:
             run = _move(work, run, TrainerEvent.CHUNK_DONE)
             return learner.with_trainer(work.name, run), TrainReport(work.name, metrics)
@@ -134,12 +138,13 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         learner, version = _publish(work, learner, run)
         run = _move(work, run, TrainerEvent.PUBLISHED)
         run = run._replace(state=work.trainer.teardown(run.state), finished=run.finished + 1)
-        run = _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason="its run has just ended")
+        reason = "its run has just ended" + group_note(work.programs, learner, work.name)
+        run = end_of_run(policy, _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason=reason), skips)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
-    except Exception as error:  # a trainer is the user's code: whatever it raises ends it, and only it
-        reason = f"failed: {type(error).__name__}: {error}"
-        run = _move(work, run, TrainerEvent.FAIL)._replace(reason=reason, prefetched=None)
-        return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=error)
+    except Exception as error:  # a trainer is the user's code: whatever it raises concerns it, and only it
+        failed = after_failure(policy, work.name, run, error, work.clock.now())
+        run = _move(work, failed.run, failed.event)
+        return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=failed.error)
 
 
 def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
@@ -209,7 +214,8 @@ def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Learn
     system, name, group = work.programs.system, work.name, work.schedule.group
     params = published_params(system, name, work.trainer.publish(run.state))
     check_finite(params)
-    handed = {model: run.state.params[model] for model in system.trained_by(name) if model in system.handed_on}
+    handed = handed_on(system, name, run.state)
+    check_finite({model: value for model, value in handed.items() if model not in params})
     learner = learner._replace(models={**learner.models, **handed})
     if group is not None:
         ready = {**learner.pending.get(group, {}), name: params}

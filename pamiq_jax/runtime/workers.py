@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 
 from pamiq_jax.conditions import Wake, first_change
-from pamiq_jax.errors import CompileAfterReadyError
+from pamiq_jax.errors import CompileAfterReadyError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.recorder import Recorder
+from pamiq_jax.runtime.rollback import log_failure, with_changed_good
 from pamiq_jax.runtime.rows import MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
-from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainReport
+from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watched import watched_trainers
@@ -46,6 +48,7 @@ class Workers:
         on_interaction: called after each inference tick, on the thread of that interaction.
         saving: where states go, and where the run begins from.
         recorder: notes what the training thread is told and does; None for no recording.
+        faults: what becomes of a trainer that fails.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Workers:
         on_interaction: Callable[[InferReport], Any] | None,
         saving: Saving,
         recorder: Recorder | None,
+        faults: FaultPolicy,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
         self.recorder = recorder
@@ -82,7 +86,8 @@ class Workers:
         }
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
-        self.saving = saving
+        self.quarantined: dict[str, WorkerError] = {}  # trainers that nobody is told of by an exception
+        self.saving, self._faults = saving, faults
         self._seed, self._strict = seed, strict
 
     def inference_targets(self) -> dict[str, Callable[[], None]]:
@@ -117,7 +122,9 @@ class Workers:
             return None
         self.control.heartbeats[TRAINING].enter(COMPILING)
         donates = self.saving.saver is None
-        compiled = compile_system(self.system, seed=self._seed, check_donation=self._strict, donates=donates)
+        compiled = compile_system(
+            self.system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
+        )
         self.control.send(SystemEvent.COMPILED)
         ready, self.learner = self.saving.begin_run(compiled, self.clock)
         self._told_by = (ready.cells, self.clock)
@@ -188,7 +195,7 @@ class Workers:
         assert self.learner is not None
         assert self.ready is not None
         run = self.learner.trainers[name]
-        self.learner = self.learner.with_trainer(name, run._replace(state=state))
+        self.learner = self.learner.with_trainer(name, with_changed_good(run, state, values))
         if self.recorder is not None:
             self.recorder.changed(name, values)
         changed = {f"set_{key}": np.asarray(value) for key, value in values.items()}
@@ -202,10 +209,22 @@ class Workers:
         name = report.trainer
         assert name is not None
         if report.error is not None:
-            self.control.report_error(worker_error(f"trainer {name}", report.error))
+            self._note_failure(ready, name, learner.trainers[name], report, report.error)
             return
         self.metrics[name] = report.metrics
         self._put_row(ready, name, learner.trainers[name].steps, report.version, report.metrics)
+        if report.version is not None:
+            self.control.notify()
+
+    def _note_failure(self, ready: Ready, name: str, run: TrainerRun, report: TrainReport, error: Exception) -> None:
+        if self._faults.raises:
+            self.control.report_error(worker_error(f"trainer {name}", error))
+            return
+        log_failure(name, run, error)
+        if run.phase is TrainerPhase.FAILED:
+            self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
+        metrics = {**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)}
+        self._put_row(ready, name, run.steps, report.version, metrics)
         if report.version is not None:
             self.control.notify()
 

@@ -22,7 +22,7 @@ PARAMETER = "a parameter, in a snapshot"
 PUBLISHED = "published as it is"
 READ = "read from another trainer"
 NOT_COMPILED = "the trainer is not compiled"
-SAVED = "saved in the background"
+KEPT = "kept whole, to be saved or gone back to"
 
 
 class DonationRow(NamedTuple):
@@ -65,7 +65,7 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = 
     Args:
         trainer: the trainer.
         state: one of its states, arrays or specs.
-        donates: False for a run that saves its states: all is kept then.
+        donates: False for a run that saves its states, or goes back to them: all is kept then.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -82,7 +82,7 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = 
     leaves = list(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
     reasons = _reasons_to_keep(trainer, state) if trainer.compiled else dict.fromkeys(range(len(leaves)), NOT_COMPILED)
     if not donates:
-        reasons = dict.fromkeys(range(len(leaves)), SAVED) | reasons
+        reasons = dict.fromkeys(range(len(leaves)), KEPT) | reasons
     rows = [
         DonationRow(name, trees.nbytes(leaf), index not in reasons, reasons.get(index, "only the next step reads it"))
         for index, (name, leaf) in enumerate(leaves)

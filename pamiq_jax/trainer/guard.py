@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import GetAttrKey, tree_map_with_path
 
 from pamiq_jax import trees
@@ -119,6 +120,24 @@ def needs_rollback(state: Any, limit: int) -> jax.Array:
     for guarded in _guards(state):
         is_needed = is_needed | (guarded.consecutive >= limit)
     return is_needed
+
+
+def consecutive_skips(state: Any) -> int | None:
+    """Return how many updates in a row the guards in a state have skipped until now; None if it has no guard.
+
+    The most of all guards, and of all members of a population. It is read on the host, and compiles nothing.
+
+    Args:
+        state: any trainer's state with real arrays.
+
+    Example:
+        >>> import optax, pamiq_jax as pj
+        >>> inner = pj.gradient_trainer(lambda w, batch, key: (w * jnp.nan, {}), optax.sgd(0.5))
+        >>> state = guard(inner).init(jax.random.key(0), jnp.float32(0))
+        >>> consecutive_skips(guard(inner).step(state, None)[0]), consecutive_skips(state.inner)
+        (1, None)
+    """
+    return max((int(np.max(jax.device_get(guarded.consecutive))) for guarded in _guards(state)), default=None)
 
 
 def _guards(state: Any) -> Iterator[GuardedState[Any]]:

@@ -180,6 +180,23 @@ class TestReplay:
         assert "failed: NonFiniteError" in replayed.learner.trainers["bad"].reason
         assert_equal_trees(parts_of(replayed.learner), parts_of(run.learner))
 
+    def test_a_trainer_that_begins_anew_does_so_again(self, tmp_path: Path) -> None:
+        def system() -> pj.System:
+            return fed_system(pj.Schedule(nan_trainer(3), data="x", batch_size=1, when=pj.min_new(1)))
+
+        faults = pj.keep_acting(backoff_seconds=0.01)
+        with pj.launch(system(), directory=tmp_path, record=True, faults=faults) as run:
+            for version in (1, 2):
+                run.collect("x", 1.0)
+                run.wait_for_version(version, PATIENCE)
+            run.collect("x", 1.0)
+            while run.learner.trainers["fit"].faults.rollbacks < 2:
+                run.wait(0.01)
+        replayed = pj.replay(tmp_path, system(), faults=faults)
+        assert replayed.difference is None
+        assert replayed.learner.trainers["fit"].faults.rollbacks >= 2
+        assert_equal_trees(parts_of(replayed.learner), parts_of(run.learner))
+
 
 class TestDifferences:
     def test_another_learning_rate_is_found_at_its_first_effect(self, live: Live) -> None:
