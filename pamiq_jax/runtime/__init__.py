@@ -1,6 +1,6 @@
 """Running a system: in lockstep by hand, or live in threads."""
 
-from pamiq_jax.runtime.agent import Agent, PythonAgent
+from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
@@ -31,6 +31,7 @@ __all__ = [
     "Deadlines",
     "Environment",
     "EnvironmentSpec",
+    "FeedbackAgent",
     "InferReport",
     "InferenceStatus",
     "Interaction",
