@@ -247,7 +247,7 @@ def main() -> None:
     """Learn CartPole-v1 live and in lockstep, Pendulum-v1 in lockstep; print and draw what was reached."""
     live, status = learn_live(CARTPOLE, goal=475.0)
     print(f"CartPole-v1, live: return {live.statistics.mean:.0f} after {status.seconds:.1f} s, {live.steps:,} steps")
-    lockstep, _ = learn_in_lockstep(CARTPOLE, 5_000)
+    lockstep, _ = learn_in_lockstep(CARTPOLE, 3_000)
     print(f"CartPole-v1, in lockstep: return {lockstep.statistics.mean:.0f} after {lockstep.steps:,} steps")
     pendulum, result = learn_in_lockstep(PENDULUM, 4_000)
     print(f"Pendulum-v1, in lockstep: return {pendulum.statistics.mean:.0f} after {pendulum.steps:,} steps")
