@@ -68,7 +68,7 @@ def act(params: Mapping[str, Any], carry: Any, observation: jax.Array, rng_key: 
     return dynamics.apply(params["dynamics"], hidden, seen, force), action, extras
 
 
-agent = pj.Agent(act, init=lambda rng_key: (jnp.zeros((CARS, HIDDEN)), jnp.zeros((CARS, 2))))
+agent = pj.Agent(act, lambda rng_key: (jnp.zeros((CARS, HIDDEN)), jnp.zeros((CARS, 2))), resets_on="autoreset")
 
 # --- What the trainers make of its life.
 

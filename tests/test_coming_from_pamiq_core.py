@@ -26,9 +26,33 @@ NAMES = re.findall(
     RandomReplacementBuffer replace_probability expected_survival_length DictSequentialBuffer
     DictRandomReplacementBuffer TorchTrainer TorchTrainingModel device dtype compile unwrap Agent Environment
     Interaction FixedIntervalInteraction ModularEnvironment LaunchConfig launch max_uptime time_scale StateStore
-    PeriodicSaveCondition LatestStatesKeeper saved_state_path connect_components
+    PeriodicSaveCondition LatestStatesKeeper saved_state_path connect_components forward infer inference_procedure
+    create_optimizers default_device Sensor Actuator SensorWrapper ActuatorWrapper Wrapper LambdaWrapper
+    EnvironmentWrapper GymEnvironment GymAgent save_state load_state
     """,
 )
+WORDS = [
+    "overriding `is_trainable`",
+    "inference copy, lazily created",
+    "sync after training",
+    "sync after load",
+    "several trainers, round-robin",
+    "custom buffers",
+    "learning rate schedulers",
+    "optimizer states kept between runs, and saved",
+    "pretrained parameters",
+    "typed getters",
+    "child agents",
+    "control thread",
+    "pause, resume, shutdown",
+    "statuses",
+    "custom keepers",
+    "web API",
+    "console",
+    "keyboard control",
+    "mock models and buffers",
+    "step time statistics in the log",
+]
 
 
 class Row(NamedTuple):
@@ -62,6 +86,11 @@ def look_up(path: ast.expr) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_old_name_is_in_the_left_column(name: str) -> None:
     assert any(name in CODE.findall(row.left) for row in rows(TEXT))
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_what_has_no_name_of_its_own_is_in_the_left_column(words: str) -> None:
+    assert any(words in row.left for row in rows(TEXT))
 
 
 @pytest.mark.parametrize("code", counterparts())

@@ -40,8 +40,8 @@ def draw_futures(axes: Any, seen: Any, futures: Mapping[int, Any], shown: int = 
         axes.plot(moment + np.arange(len(heights)), heights, color=figures.ORANGE, linewidth=2, label=label)
         axes.plot(moment, heights[0], "o", color=figures.ORANGE, markersize=5)
     axes.set(title="Height of the tip", xlabel="step of a life it has not learned from")
-    axes.set(xlim=(0, shown), ylim=(-1.1, 1.1), yticks=(-1, 0, 1))
-    axes.legend(frameon=False, fontsize=9, loc=(0.36, 0.86))
+    axes.set(xlim=(0, shown), ylim=(-1.25, 1.5), yticks=(-1, 0, 1))
+    axes.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)  # above all curves
 
 
 def draw_errors(axes: Any, errors: Mapping[str, Any]) -> None:
@@ -49,5 +49,6 @@ def draw_errors(axes: Any, errors: Mapping[str, Any]) -> None:
     colors = (figures.ORANGE, figures.PURPLE, figures.GRAY)
     for (name, error), color in zip(errors.items(), colors, strict=True):
         axes.plot(np.arange(1, len(error) + 1), error, color=color, linewidth=2, label=name)
-    axes.set(title="Distance from the real tip", xlabel="steps ahead", ylabel="pendulum lengths", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=9, loc=(0.4, 0.38))
+    axes.set(title="Distance from the real tip", xlabel="steps ahead", ylabel="pendulum lengths")
+    axes.set_ylim(0, 1.4 * max(error.max() for error in errors.values()))
+    axes.legend(frameon=False, fontsize=9, loc="upper right")  # above all curves

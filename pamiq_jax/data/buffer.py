@@ -96,8 +96,12 @@ def record_spec(example: PyTree) -> PyTree:
     return spec_of(example)
 
 
+def _one(batch_size: int, /) -> int:
+    return 1
+
+
 class Buffer[S, X, R](NamedTuple):
-    """A buffer of records `X` with state `S` that gives batches `R`.
+    """A buffer of records `X` with state `S` that gives batches `R`. Four functions and a capacity are enough.
 
     Sampling remembers nothing: the same arguments give the same batch, so that trainers can share a
     buffer and a resumed run repeats its batches.
@@ -110,8 +114,8 @@ class Buffer[S, X, R](NamedTuple):
         sample: `(state, batch_size, position, rng_key) -> batch [batch_size, ...]`, batch number `position`,
             int32 `[]`, of the run with this key `[]`; `batch_size` is static.
         size: `(state) -> int32 []`, how many records are stored.
-        required: `(batch_size) -> int`; with fewer records a batch is defined but not meaningful.
         capacity: the most records it holds.
+        required: `(batch_size) -> int`; with fewer records a batch is defined but not meaningful. By default 1.
         stable_in_run: sampling makes sense only if nothing is added within a run.
         placement: where the caller keeps the state; the functions are the same.
         example: one record, or None when the system takes it from agent and environment.
@@ -124,22 +128,31 @@ class Buffer[S, X, R](NamedTuple):
             for consecutive: windows, rollouts.
 
     Example:
-        >>> from pamiq_jax.data import ring_buffer
-        >>> buffer = ring_buffer(capacity=4)
-        >>> state = buffer.init({"x": 0.0})
-        >>> int(buffer.size(state)), buffer.required(32)
-        (0, 1)
+        One that holds the newest record alone:
+
+        >>> newest = Buffer(
+        ...     init=lambda example: (jnp.asarray(example), jnp.int32(0)),
+        ...     add=lambda state, records, count: (
+        ...         jnp.where(count > 0, records[count - 1], state[0]), jnp.minimum(state[1] + count, 1)
+        ...     ),
+        ...     sample=lambda state, batch_size, position, rng_key: jnp.broadcast_to(state[0], (batch_size,)),
+        ...     size=lambda state: state[1],
+        ...     capacity=1,
+        ... )
+        >>> state = newest.add(newest.init(0.0), jnp.array([3.0, 4.0, 0.0]), 2)
+        >>> print(newest.sample(state, 3, 0, jax.random.key(0)), newest.size(state))
+        [4. 4. 4.] 1
     """
 
     init: Callable[[X], S]
     add: Callable[[S, X, ArrayLike], S]
     sample: Callable[[S, int, ArrayLike, jax.Array], R]
     size: Callable[[S], jax.Array]
-    required: Callable[[int], int]
     capacity: int
-    stable_in_run: bool
-    placement: Placement
-    example: X | None
+    required: Callable[[int], int] = _one
+    stable_in_run: bool = False
+    placement: Placement = "device"
+    example: X | None = None
     can_sample: Callable[[S], jax.Array] | None = None
     update: Callable[[S, jax.Array, jax.Array], S] | None = None
     is_ordered: bool = False

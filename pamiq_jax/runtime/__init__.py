@@ -1,6 +1,6 @@
 """Running a system: in lockstep by hand, or live in threads."""
 
-from pamiq_jax.runtime.agent import Agent, PythonAgent
+from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
@@ -37,6 +37,7 @@ __all__ = [
     "EnvironmentSpec",
     "FaultPolicy",
     "Faults",
+    "FeedbackAgent",
     "Good",
     "InferReport",
     "InferenceStatus",

@@ -11,7 +11,7 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
-from pamiq_jax.runtime.agent import Agent, PythonAgent
+from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.runtime.system import System
@@ -35,6 +35,10 @@ class ActFn(Protocol):
         ...
 
 
+type TellFn = Callable[[Mapping[str, Any]], None]
+"""`(feedback)`, for an agent that listens."""
+
+
 class Acting(NamedTuple):
     """An agent made ready, and the interaction it belongs to.
 
@@ -45,6 +49,7 @@ class Acting(NamedTuple):
             they returned, and a JAX computation or a record may still need it then.
         act: the agent.
         resets: returns of a tick's feedback whether the next one begins with a new carry; `()` if none ever does.
+        tell: tells the agent a tick's feedback; None for one that does not listen.
     """
 
     interaction: Interaction
@@ -52,6 +57,7 @@ class Acting(NamedTuple):
     copy: Callable[[PyTree], PyTree]
     act: ActFn
     resets: Callable[[Mapping[str, Any]], PyTree]
+    tell: TellFn | None
 
 
 def first_actor(interaction: Interaction, rng_key: jax.Array) -> ActorState:
@@ -116,9 +122,16 @@ def acting_program(
     def resets(feedback: Mapping[str, Any]) -> PyTree:
         return () if resets_on is None else np.array(feedback[resets_on], np.bool_)
 
-    return Acting(interaction, system.collects(name), observation_copier(spec.observation), act, resets), {
+    copy, tell = observation_copier(spec.observation), _tell(agent)
+    return Acting(interaction, system.collects(name), copy, act, resets, tell), {
         part: trees.spec_of(value) for part, value in parts.items()
     }
+
+
+def _tell(agent: Agent[Any] | PythonAgent) -> TellFn | None:
+    if not isinstance(agent, FeedbackAgent):
+        return None
+    return lambda feedback: agent.on_feedback(jax.tree.map(np.array, dict(feedback)))
 
 
 def check_fallback(fallback: FallbackFn, observation: PyTree, action: PyTree) -> None:

@@ -83,3 +83,28 @@ class PythonAgent(Protocol):
             observation: what the environment observed.
         """
         ...
+
+
+@runtime_checkable
+class FeedbackAgent(PythonAgent, Protocol):
+    """A `PythonAgent` that is told what came of each action: its reward, and whether an episode has ended.
+
+    Example:
+        >>> class Patient:
+        ...     extras = {}
+        ...     def reset(self, seed): self.memory = 0.0
+        ...     def act(self, params, observation): return params["policy"] + self.memory, {}
+        ...     def on_feedback(self, feedback):
+        ...         self.memory = 0.0 if feedback["autoreset"] else self.memory + feedback["reward"]
+        >>> isinstance(Patient(), FeedbackAgent)
+        True
+    """
+
+    def on_feedback(self, feedback: Mapping[str, Any]) -> None:
+        """Take note of what the environment answered. Called between two calls of `act`, on the same thread.
+
+        Args:
+            feedback: of the last action, also if a fallback chose it: numpy arrays, to keep. If the policy was late for
+                several ticks, it is called for each of them, oldest first.
+        """
+        ...

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.runtime.acting import ActFn, check_action
+from pamiq_jax.runtime.acting import ActFn, TellFn, check_action
 from pamiq_jax.runtime.interaction import FallbackFn
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Params, PyTree
@@ -23,13 +23,19 @@ class _Request(NamedTuple):
     params: Mapping[str, Params]
     actor: ActorState
     observation: PyTree
+    told: tuple[Mapping[str, Any], ...]
+
+
+def _tell_nobody(feedback: Mapping[str, Any]) -> None:
+    pass
 
 
 class DeadlinePolicy:
     """Acts by the policy if it answers in time, else by the fallback.
 
     A policy that is still busy when the next tick comes is not asked again before it has answered. Its late action is
-    not done; its carry, which has seen that observation, is what the tick after it goes on from.
+    not done; its carry, which has seen that observation, is what the tick after it goes on from. What it should know of
+    the time between, feedback and that its carry is to be renewed, waits for that tick.
 
     Args:
         act: the policy.
@@ -38,6 +44,7 @@ class DeadlinePolicy:
         action: example of an action: arrays or specs.
         name: of the thread.
         on_start: called first on the policy's thread.
+        tell: tells the policy the feedback, on its thread.
     """
 
     def __init__(
@@ -48,8 +55,11 @@ class DeadlinePolicy:
         action: PyTree,
         name: str,
         on_start: Callable[[], None] = lambda: None,
+        tell: TellFn = _tell_nobody,
     ) -> None:
-        self._policy, self._fallback, self._seconds, self._on_start = act, fallback, seconds, on_start
+        self._policy, self._fallback, self._seconds, self._on_start, self._tell = act, fallback, seconds, on_start, tell
+        self._told: list[Mapping[str, Any]] = []
+        self._missed_resets: PyTree = None
         self._form = trees.spec_of(action)
         self._last_action = trees.zeros_of(self._form)
         self._changed = threading.Condition()
@@ -67,19 +77,27 @@ class DeadlinePolicy:
         Called from the interaction's inference thread. What the policy raises is raised here.
         """
         deadline = time.monotonic() + self._seconds
+        if self._missed_resets is not None:
+            resets = jax.tree.map(lambda *flags: np.array(np.logical_or(*flags)), actor.resets, self._missed_resets)
+            actor = actor._replace(resets=resets)
         with self._changed:
             if not self._is_busy:
                 if (late := self._take_answer()) is not None:
                     actor = actor._replace(carry=late[0])
-                self._request, self._is_busy = _Request(params, actor, observation), True
+                self._request, self._is_busy = _Request(params, actor, observation, tuple(self._told)), True
+                self._told, self._missed_resets = [], None
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._is_busy, deadline - time.monotonic())
                 answer = self._take_answer()
             else:
-                answer = None
+                answer, self._missed_resets = None, actor.resets
         carry, action, extras = (actor.carry, self._fall_back(observation), None) if answer is None else answer
         self._last_action = jax.tree.map(np.array, action)
         return carry, action, extras
+
+    def tell(self, feedback: Mapping[str, Any]) -> None:
+        """Keep feedback until the policy is asked next. Called from the interaction's inference thread."""
+        self._told.append(jax.tree.map(np.array, dict(feedback)))
 
     def close(self, timeout: float) -> bool:
         """End the thread, and return whether it has ended in time: a policy that hangs keeps it.
@@ -108,7 +126,9 @@ class DeadlinePolicy:
         self._on_start()
         while (request := self._next()) is not None:
             try:
-                answer: Any = self._policy(*request)
+                for feedback in request.told:
+                    self._tell(feedback)
+                answer: Any = self._policy(request.params, request.actor, request.observation)
             except BaseException as error:  # whatever it is, the tick that waits for the answer raises it
                 answer = error
             with self._changed:

@@ -44,6 +44,8 @@ def infer_tick(
     carry, action, extras = acting.act(snapshot.params, actor, observation)
     acted = clock.now()
     feedback = environment.affect(action)
+    if acting.tell is not None:
+        acting.tell(feedback)
     if extras is not None:
         record: dict[str, Any] = {"observation": observation, "action": action, **feedback, **extras}
         for name, select in acting.collects.items():

@@ -23,7 +23,7 @@ from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import ActorState, InferReport
 from pamiq_jax.runtime.status import InferenceStatus
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.watched import watched_act, watched_interaction
+from pamiq_jax.runtime.watched import watched_act, watched_interaction, watched_tell
 from pamiq_jax.runtime.worlds import load_world, save_world
 
 INFERENCE = "pamiq-inference"
@@ -204,6 +204,7 @@ class InferenceWorker:
             return
         acting, thread = programs.acting[self._name], f"{self.thread}-policy"
         heartbeats = self._control.heartbeats
+        tell = watched_tell(acting.tell, lambda: heartbeats[thread])
 
         def on_start() -> None:
             self._compiles.watch(self.thread)
@@ -216,9 +217,11 @@ class InferenceWorker:
             self.interaction.environment.spec.action,
             thread,
             on_start=on_start,
+            **({} if tell is None else {"tell": tell}),
         )
         try:
-            yield programs._replace(acting={**programs.acting, self._name: acting._replace(act=policy.act)})
+            acting = acting._replace(act=policy.act, tell=None if tell is None else policy.tell)
+            yield programs._replace(acting={**programs.acting, self._name: acting})
         finally:
             if policy.close(_CLOSING_SECONDS):
                 heartbeats.detach(thread)

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pamiq_jax.runtime.acting import ActFn
+from pamiq_jax.runtime.acting import ActFn, TellFn
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
-from pamiq_jax.runtime.heartbeat import ACT, AFFECT, CLOSE, OBSERVE, RESET, Activity, Pulse
+from pamiq_jax.runtime.heartbeat import ACT, AFFECT, CLOSE, OBSERVE, ON_FEEDBACK, RESET, Activity, Pulse
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.trainer import TrainerPrograms
@@ -84,6 +84,23 @@ def watched_act(act: ActFn, pulse: Callable[[], Pulse], *, rests: bool = False) 
     return program
 
 
+def watched_tell(tell: TellFn | None, pulse: Callable[[], Pulse]) -> TellFn | None:
+    """Return what notes that the agent is told the feedback.
+
+    Args:
+        tell: tells it; None for an agent that does not listen.
+        pulse: gives the pulse of the thread it is told on.
+    """
+    if tell is None:
+        return None
+
+    def told(feedback: Mapping[str, Any]) -> None:
+        pulse().enter(ON_FEEDBACK)
+        tell(feedback)
+
+    return told
+
+
 def watched_interaction(programs: Programs, name: str, pulse: Pulse) -> Programs:
     """Return programs in which an interaction notes what it does.
 
@@ -95,7 +112,11 @@ def watched_interaction(programs: Programs, name: str, pulse: Pulse) -> Programs
     acting = programs.acting[name]
     environment = WatchedEnvironment(acting.interaction.environment, pulse)
     interaction = dataclasses.replace(acting.interaction, environment=environment)
-    acting = acting._replace(interaction=interaction, act=watched_act(acting.act, lambda: pulse))
+    acting = acting._replace(
+        interaction=interaction,
+        act=watched_act(acting.act, lambda: pulse),
+        tell=watched_tell(acting.tell, lambda: pulse),
+    )
     return programs._replace(acting={**programs.acting, name: acting})
 
 

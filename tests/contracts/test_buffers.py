@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +30,25 @@ EXAMPLES = {
     "record": Record({"x": np.zeros(2, np.float32)}, np.int32(0)),
 }
 
+
+def newest(capacity: int) -> Buffer[Any, Any, Any]:
+    """Return a buffer as a user may write one: four functions over `(records, count)`."""
+
+    def init(example: Any) -> Any:
+        return ring_buffer(capacity).init(example).records, jnp.int32(0)
+
+    def add(state: Any, records: Any, count: Any) -> Any:
+        both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)]), state[0], records)
+        rows = count + jnp.arange(capacity)  # the last `capacity` of the valid ones
+        return jax.tree.map(lambda leaf: leaf[rows], both), jnp.minimum(state[1] + count, capacity).astype(jnp.int32)
+
+    def sample(state: Any, batch_size: int, position: Any, rng_key: Any) -> Any:
+        ages = jax.random.randint(jax.random.fold_in(rng_key, position), (batch_size,), 0, jnp.maximum(state[1], 1))
+        return jax.tree.map(lambda leaf: leaf[capacity - 1 - ages], state[0])
+
+    return Buffer(init=init, add=add, sample=sample, size=lambda state: state[1], capacity=capacity)
+
+
 BUFFERS: dict[str, Buffer[Any, Any, Any]] = {
     "uniform": ring_buffer(6),
     "epochs": ring_buffer(6, sampling="epochs"),
@@ -42,6 +62,7 @@ BUFFERS: dict[str, Buffer[Any, Any, Any]] = {
     "strided": sequence_buffer(6, window=2, stride=3, carry="action"),
     "rollout": rollout_buffer(3, bootstrap=1),
     "prioritized": prioritized_buffer(6),
+    "of one's own": newest(6),
     "mixed": mixed_buffer([ring_buffer(6), reservoir_buffer(9), ring_buffer(4, sampling="epochs")], [2, 1, 1]),
 }
 

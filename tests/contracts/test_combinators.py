@@ -69,6 +69,14 @@ TRAINERS: dict[str, Trainer[Any, Any]] = {
         loss_fn, {"encoder": optax.adam(1e-2), "decoder": optax.sgd(optax.linear_schedule(0.1, 0.0, 9), momentum=0.9)}
     ),
     "accumulating": adam(accumulate=2),
+    "clipped": adam(max_gradient_norm=0.1),
+    "parameter groups": gradient_trainer(
+        loss_fn,
+        optax.partition(
+            {"weights": optax.adamw(1e-2), "biases": optax.sgd(optax.linear_schedule(0.1, 0.0, 9))},
+            lambda params: jax.tree.map(lambda leaf: "biases" if leaf.ndim == 1 else "weights", params),
+        ),
+    ),
     "all of these": gradient_trainer(
         loss_fn, {"encoder": optax.adam(1e-2), "decoder": optax.sgd(0.1)}, max_gradient_norm=0.1, accumulate=2
     ),

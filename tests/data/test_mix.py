@@ -3,7 +3,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamiq_jax.data import mix_samples, mixed_buffer, mixed_shares, reservoir_buffer, ring_buffer, sequence_buffer
@@ -23,6 +23,25 @@ def test_shares_add_up_and_are_off_by_less_than_one(weights: list[int], batch_si
     assert all(
         abs(share - batch_size * weight / sum(weights)) < 1 for share, weight in zip(shares, weights, strict=True)
     )
+
+
+NEWEST_AND_RECENT = mixed_buffer([ring_buffer(4), ring_buffer(7, sampling="in_order")], [1, 2])
+ADD, SAMPLE = jax.jit(NEWEST_AND_RECENT.add), jax.jit(NEWEST_AND_RECENT.sample, static_argnums=1)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 4), max_size=10), st.integers(0, 9))
+def test_agrees_with_a_list_for_each_part(counts: list[int], position: int) -> None:
+    state, number = NEWEST_AND_RECENT.init(jnp.int32(0)), 0
+    for count in counts:
+        state, number = ADD(state, jnp.arange(number, number + 4), count), number + count
+    model = list(range(number))
+    assert int(NEWEST_AND_RECENT.size(state)) == len(model[-4:])
+    if len(model) >= NEWEST_AND_RECENT.required(6):
+        batch = SAMPLE(state, 6, position, KEY).tolist()
+        assert set(batch[:2]) <= set(model[-4:])
+        recent = model[-7:]
+        assert batch[2:] == [recent[(4 * position + row) % len(recent)] for row in range(4)]
 
 
 def test_a_batch_has_the_same_share_of_each_buffer_at_every_position() -> None:

@@ -21,15 +21,19 @@ STAND_STILL = np.float32([-1, -1])
 
 
 class Held:
-    """A policy that answers when it is told to, with what it was asked."""
+    """A policy that answers when it is told to, with what it was asked; it listens."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.heard: list[Any] = []
+        self.resets: list[Any] = []
         self.asked = 0
         self.done = threading.Semaphore(0)
 
     def __call__(self, params: Any, actor: ActorState, observation: Any, /) -> Any:
         self.asked += 1
+        self.heard.append(("act", observation))
+        self.resets.append(actor.resets)
         assert self.go.wait(PATIENCE)
         if observation is None:
             raise OSError("no camera")
@@ -40,10 +44,26 @@ class Held:
 @pytest.fixture
 def held() -> Iterator[tuple[Held, DeadlinePolicy]]:
     policy = Held()
-    deadline = DeadlinePolicy(policy, lambda observation, last: STAND_STILL + last, 0.01, ACTION, "pamiq-test-policy")
+    deadline = DeadlinePolicy(
+        policy,
+        lambda observation, last: STAND_STILL + last,
+        0.01,
+        ACTION,
+        "pamiq-test-policy",
+        tell=lambda feedback: policy.heard.append(("told", float(feedback["reward"]))),
+    )
     yield policy, deadline
     policy.go.set()
     assert deadline.close(PATIENCE)
+
+
+def let_go(policy: Held, deadline: DeadlinePolicy) -> None:
+    """Let a late policy answer, and wait until it has."""
+    policy.go.set()
+    assert policy.done.acquire(timeout=PATIENCE)
+    deadline._seconds = PATIENCE
+    with deadline._changed:
+        assert deadline._changed.wait_for(lambda: not deadline._is_busy, PATIENCE)
 
 
 def actor(carry: int) -> ActorState:
@@ -70,13 +90,24 @@ class TestPolicy:
     def test_the_carry_that_came_late_goes_on(self, held: tuple[Held, DeadlinePolicy]) -> None:
         policy, deadline = held
         deadline.act({}, actor(3), 5)
-        policy.go.set()
-        assert policy.done.acquire(timeout=PATIENCE)
-        deadline._seconds = PATIENCE
-        with deadline._changed:
-            deadline._changed.wait_for(lambda: not deadline._is_busy, PATIENCE)
+        let_go(policy, deadline)
         carry, action, _ = deadline.act({}, actor(3), 6)
         assert (carry, action.tolist()) == (5, [6, 4])
+
+    def test_what_it_would_have_been_told_waits_until_it_is_asked_again(
+        self, held: tuple[Held, DeadlinePolicy]
+    ) -> None:
+        policy, deadline = held
+        reward = np.zeros((), np.float32)
+        for tick, ends in enumerate([(False, False), (True, False), (False, False)]):
+            deadline.act({}, actor(3)._replace(resets=np.array(ends)), tick)
+            reward[...] = tick  # an environment may write into what it returned
+            deadline.tell({"reward": reward})
+        let_go(policy, deadline)
+        for _ in range(2):
+            deadline.act({}, actor(3)._replace(resets=np.array([False, True])), 7)
+        assert policy.heard == [("act", 0), ("told", 0), ("told", 1), ("told", 2), ("act", 7), ("act", 7)]
+        assert [flags.tolist() for flags in policy.resets] == [[False, False], [True, True], [False, True]]
 
     def test_what_it_raises_is_raised_in_the_tick(self, held: tuple[Held, DeadlinePolicy]) -> None:
         policy, deadline = held
@@ -95,15 +126,19 @@ class TestPolicy:
 
 
 class SlowMind:
-    """A Python agent that thinks for as long as it is held."""
+    """A Python agent that thinks for as long as it is held, and listens."""
 
     extras: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.told: list[tuple[str, float]] = []
 
     def reset(self, seed: int) -> None:
         pass
+
+    def on_feedback(self, feedback: Mapping[str, Any]) -> None:
+        self.told.append((threading.current_thread().name, float(feedback["reward"])))
 
     def act(self, params: Any, observation: Any) -> Any:
         assert self.go.wait(PATIENCE)
@@ -112,7 +147,7 @@ class SlowMind:
 
 class TestLive:
     def test_the_world_goes_on_while_the_policy_thinks(self) -> None:
-        mind, reports = SlowMind(), list[InferReport]()
+        mind, world, reports = SlowMind(), World(), list[InferReport]()
         has_fallen_back, has_acted = threading.Event(), threading.Event()
 
         def note(report: InferReport) -> None:
@@ -123,7 +158,7 @@ class TestLive:
                 has_acted.set()
 
         interaction = pj.Interaction(
-            mind, World(), interval_seconds=0.01, fallback=lambda observation, last: np.float32(-1)
+            mind, world, interval_seconds=0.01, fallback=lambda observation, last: np.float32(-1)
         )
         with pj.launch(learning_system(trainers={}, interaction=interaction), on_interaction=note) as run:
             assert has_fallen_back.wait(PATIENCE)
@@ -135,6 +170,8 @@ class TestLive:
         assert status.inference.fallbacks == late >= 3
         assert status.buffers["seen"].seen == len(reports) - late, "a fallback's tick was recorded"
         assert "by the fallback" in str(status)
+        assert len(mind.told) >= 3
+        assert mind.told == [("pamiq-inference-policy", reward) for reward in world.rewards[: len(mind.told)]]
         assert {float(report.action) for report in reports if report.is_fallback} == {-1.0}
 
     def test_what_the_policy_raises_ends_the_agent(self) -> None:

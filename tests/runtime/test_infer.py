@@ -133,6 +133,14 @@ class TestAgents:
         pj.run_lockstep(recording_system(interaction=pj.Interaction(agent, world)), 10)
         np.testing.assert_array_equal(np.stack(agent.kept), np.stack(world.shown))
 
+    def test_a_python_agent_that_listens_is_told_all_feedback_before_it_acts_again(self) -> None:
+        agent, world = Listener(), World()
+        pj.run_lockstep(recording_system(interaction=pj.Interaction(agent, world)), 6)
+        assert isinstance(agent, pj.FeedbackAgent)
+        assert not isinstance(Counter(), pj.FeedbackAgent)
+        assert [float(feedback["reward"]) for feedback in agent.told] == world.rewards
+        assert agent.told_before_each_act == list(range(6))
+
     def test_selected_parts_go_to_their_buffers(self) -> None:
         collect = {
             "seen": lambda record: {"observation": record["observation"]},
@@ -163,6 +171,22 @@ class Counter:
         self.kept.append(observation)
         self._action += 1
         return self._action, {"norm": np.float32(jnp.linalg.norm(params["policy"]))}
+
+
+class Listener(Counter):
+    """A Python agent that keeps what it is told."""
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        self.told: list[Mapping[str, Any]] = []
+        self.told_before_each_act: list[int] = []
+
+    def act(self, params: Any, observation: Any) -> Any:
+        self.told_before_each_act.append(len(self.told))
+        return super().act(params, observation)
+
+    def on_feedback(self, feedback: Mapping[str, Any]) -> None:
+        self.told.append(feedback)
 
 
 def test_a_tick_without_an_interaction_is_refused() -> None:

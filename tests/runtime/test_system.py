@@ -56,6 +56,19 @@ class TestCombinations:
         with pytest.raises(InvalidValueError, match="Model 'policy' train is False, expected True, since trainer 'a'"):
             fed_system(models={"policy": pj.Model(jnp.zeros(3), train=False)}, trainers={"a": schedule()})
 
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"trains": ("policy",)}, "trainer 'fit' reads is 'policy', expected models that it does not train itself"),
+            ({"trains": ("other",)}, "trainer 'fit' publishes is 'policy', expected no model that it only reads"),
+        ],
+    )
+    def test_a_read_model_is_neither_trained_nor_published(self, change: Any, match: str) -> None:
+        trainer = learner()._replace(reads=("policy",), publishes=("policy",), **change)
+        models = {"policy": pj.Model(jnp.zeros(3)), "other": pj.Model(jnp.zeros(3))}
+        with pytest.raises(InvalidValueError, match=match):
+            fed_system(schedule(trainer=trainer), models=models)
+
     def test_trainers_that_wait_in_a_circle(self) -> None:
         trainers = {"a": schedule(after=("b",)), "b": schedule(after=("a",))}
         with pytest.raises(InvalidValueError, match=r"Schedule\(after\) is '. -> . -> .', expected an order"):
