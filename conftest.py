@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 DEVICE_FLAG = "--xla_force_host_platform_device_count=8"
 
@@ -23,6 +24,11 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Many tests build the same small systems: each program is compiled once, then taken from here. `make clean` removes it.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".pytest_cache" / "programs"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("house")
