@@ -22,7 +22,7 @@ from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.runtime.system import Model, System
-from pamiq_jax.trainer import TrainerPrograms, consecutive_skips, own
+from pamiq_jax.trainer import TrainerPrograms, own, skip_reader
 from pamiq_jax.types import Params, PyTree
 
 
@@ -97,7 +97,7 @@ def compile_system(
         fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
         faults=faults,
-        guarded=frozenset(name for name, run in runs.items() if consecutive_skips(run.state) is not None),
+        skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
     )
     models = {name: own(system.models[name].params) for name in system.handed_on}
     return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)

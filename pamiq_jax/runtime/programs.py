@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,7 @@ class Programs(NamedTuple):
         fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
         faults: what becomes of a trainer that fails.
-        guarded: the trainers with a guard in their state.
+        skips: `(state) -> updates in a row that its guards have skipped`, by the names of the trainers with guards.
     """
 
     system: System
@@ -44,7 +45,7 @@ class Programs(NamedTuple):
     fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
     faults: FaultPolicy = FAIL_FAST
-    guarded: frozenset[str] = frozenset()
+    skips: Mapping[str, Callable[[Any], int]] = MappingProxyType({})
 
 
 class Ready(NamedTuple):

@@ -17,7 +17,7 @@ from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
 from pamiq_jax.runtime.control import worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.state import Faults, Good, TrainerRun
-from pamiq_jax.trainer import consecutive_skips, set_hyperparameters
+from pamiq_jax.trainer import set_hyperparameters
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -63,18 +63,17 @@ def end_of_run(policy: FaultPolicy, run: TrainerRun, skips: int) -> TrainerRun:
     return run._replace(faults=Faults(rollbacks=run.faults.rollbacks, good=good))
 
 
-def check_updates(policy: FaultPolicy, name: str, state: Any) -> int:
-    """Return how many updates in a row a trainer's guards have skipped until now; 0 without guards.
+def check_updates(policy: FaultPolicy, name: str, skips: int) -> int:
+    """Return how many updates in a row a trainer's guards have skipped until now, if the policy has patience for it.
 
     Args:
         policy: of the system.
         name: the trainer's.
-        state: its state, computed.
+        skips: how many.
 
     Raises:
-        TooManyBadUpdatesError: more than the policy has patience for.
+        TooManyBadUpdatesError: it has not.
     """
-    skips = consecutive_skips(state) or 0
     if policy.bad_updates is not None and skips >= policy.bad_updates:
         remedy = "lower its learning rate, look at the data, or have it begin anew: launch(faults=pj.keep_acting())"
         if policy.restarts:

@@ -129,8 +129,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         run, metrics = _train(work, learner, run)
         metrics, given = take_priorities(metrics)
         learner = _store(work, learner, given)
-        if work.name in work.programs.guarded:
-            skips = check_updates(policy, work.name, run.state)
+        if (read := work.programs.skips.get(work.name)) is not None:
+            skips = check_updates(policy, work.name, read(run.state))
         if run.chunk * work.trainer.steps < work.schedule.steps:
             run = _move(work, run, TrainerEvent.CHUNK_DONE)
             return learner.with_trainer(work.name, run), TrainReport(work.name, metrics)

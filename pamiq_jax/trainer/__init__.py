@@ -28,7 +28,7 @@ from pamiq_jax.trainer.donation import (
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
-from pamiq_jax.trainer.guard import GuardedState, consecutive_skips, guard, needs_rollback
+from pamiq_jax.trainer.guard import GuardedState, guard, needs_rollback, skip_reader
 from pamiq_jax.trainer.hyperparameters import (
     HyperparameterState,
     get_hyperparameters,
@@ -72,7 +72,6 @@ __all__ = [
     "check_not_donated",
     "check_step",
     "compile_trainer",
-    "consecutive_skips",
     "custom_trainer",
     "ema",
     "explain_donation",
@@ -89,6 +88,7 @@ __all__ = [
     "scan_chunk",
     "set_hyperparameters",
     "skip_first",
+    "skip_reader",
     "unchanged",
     "with_hyperparameters",
     "with_targets",

@@ -20,8 +20,9 @@ from pamiq_jax.runtime import Compiled, Faults, Good
 from pamiq_jax.runtime.saved import first_cut, restored_cut, stored_value
 from pamiq_jax.trainer import guard
 from tests.runtime.fakes import PATIENCE, assert_equal_trees, fed_system, learner, learning_system, python_trainer
+from tests.runtime.test_repair import halve
 from tests.runtime.test_resume import SavedWorld, parts_of
-from tests.runtime.test_rollback import failing, halve, raise_fish
+from tests.runtime.test_rollback import failing, raise_fish
 
 POLICY = pj.keep_acting(restarts=20, backoff_seconds=0.003, max_backoff_seconds=0.005)
 """Long enough for several ticks of an agent without an interval to come between a failure and the restart."""

@@ -24,6 +24,7 @@ from pamiq_jax.trainer import (
     own,
     set_hyperparameters,
     skip_first,
+    skip_reader,
     with_hyperparameters,
     with_targets,
 )
@@ -189,6 +190,9 @@ def test_members_of_a_population_are_guarded_each_for_itself() -> None:
     assert after.params.tolist() == [0, 0.5]
     assert (after.step.tolist(), after.consecutive.tolist(), metrics["skipped"].tolist()) == ([1, 1], [1, 0], [1, 0])
     assert needs_rollback(after, 1).tolist() == [True, False]
+    read = skip_reader(states)
+    assert read is not None
+    assert (read(states), read(after)) == (0, 1)  # of the worst of all members
 
 
 def test_around_all_that_take_turns_or_around_one() -> None:
