@@ -1,0 +1,52 @@
+"""The small system that misfortunes are tried on, and file operations for what it saves."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax.numpy as jnp
+import optax
+
+import pamiq_jax as pj
+from pamiq_jax.checkpoint import Files, StateStore
+from pamiq_jax.runtime import saving
+from tests.runtime.fakes import AGENT, World
+from tests.runtime.test_resume import SavedWorld
+
+MEMORY = 40_000
+"""Numbers in the larger model, enough for blocks of its own in a saved state."""
+
+
+def _loss(params: Any, batch: Any, rng_key: Any) -> Any:
+    target = jnp.mean(jnp.tanh(batch["observation"]))
+    return jnp.mean((params["policy"] - target) ** 2) + jnp.mean((params["memory"] - target) ** 2), {}
+
+
+def busy_system(world: World | None = None, *, interval_seconds: float | None = 0.002, **changes: Any) -> pj.System:
+    """Return a system that acts, and trains two models for every three records; all of it can be saved.
+
+    Args:
+        world: what it acts in; a counter whose state is saved by default.
+        interval_seconds: from one tick to the next.
+        changes: other parts of the system.
+    """
+    trainer = pj.gradient_trainer(_loss, optax.adam(0.05), trains=("policy", "memory"), publishes=("policy",))
+    schedule = pj.Schedule(trainer, data="seen", batch_size=4, steps=4, steps_per_chunk=2, when=pj.min_new(3))
+    parts: dict[str, Any] = {
+        "models": {"policy": pj.Model(jnp.zeros(3)), "memory": pj.Model(jnp.zeros(MEMORY), infer=False)},
+        "buffers": {"seen": pj.ring_buffer(1000, sampling="in_order")},
+        "trainers": {"fit": schedule},
+        "interaction": pj.Interaction(AGENT, world or SavedWorld(), interval_seconds=interval_seconds),
+    }
+    return pj.System(**{**parts, **changes})
+
+
+@contextlib.contextmanager
+def saving_with(files: Files) -> Iterator[None]:
+    """Have runs that are launched within save through these file operations."""
+    with mock.patch.object(saving, "StateStore", functools.partial(StateStore, files=files)):
+        yield
