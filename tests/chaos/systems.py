@@ -1,10 +1,11 @@
-"""The small system that misfortunes are tried on, and file operations for what it saves."""
+"""The small system that misfortunes are tried on, and ways to look on at it."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -13,8 +14,9 @@ import optax
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import Files, StateStore
+from pamiq_jax.errors import WorkerError
 from pamiq_jax.runtime import saving
-from tests.runtime.fakes import AGENT, World
+from tests.runtime.fakes import AGENT, PATIENCE, World
 from tests.runtime.test_resume import SavedWorld
 
 MEMORY = 40_000
@@ -50,3 +52,59 @@ def saving_with(files: Files) -> Iterator[None]:
     """Have runs that are launched within save through these file operations."""
     with mock.patch.object(saving, "StateStore", functools.partial(StateStore, files=files)):
         yield
+
+
+class Watch:
+    """Called after each tick of an agent; whoever waits for something looks again then. Give it as `on_interaction`."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.ticks = 0
+
+    def __call__(self, report: pj.InferReport) -> None:
+        with self._changed:
+            self.ticks += 1
+            self._changed.notify_all()
+
+    def until(self, is_reached: Callable[[], bool]) -> bool:
+        """Return whether something came true, looking again after each tick, before all patience was lost."""
+        with self._changed:
+            return self._changed.wait_for(is_reached, PATIENCE)
+
+    def goes_on(self, ticks: int = 20) -> bool:
+        """Return whether so many ticks more are done."""
+        goal = self.ticks + ticks
+        return self.until(lambda: self.ticks >= goal)
+
+
+def learns_on(run: pj.Run, versions: int = 2) -> bool:
+    """Return whether so many versions more are published. What fails meanwhile is not raised here."""
+    goal = run.status.version + versions
+    while True:
+        try:
+            return run.wait_for_version(goal, PATIENCE).version >= goal
+        except WorkerError:
+            continue  # each is raised once
+        except TimeoutError:
+            return False
+
+
+def stop_result(run: pj.Run, seconds: float) -> str:
+    """Return what `stop` says within so many seconds; "" if the system has ended."""
+    try:
+        run.stop(seconds)
+    except TimeoutError as error:
+        return str(error)
+    return ""
+
+
+def errors_of(run: pj.Run) -> list[WorkerError]:
+    """Return what `run.wait` has not told yet."""
+    found: list[WorkerError] = []
+    while True:
+        try:
+            run.wait(0)
+        except WorkerError as error:
+            found.append(error)
+            continue
+        return found
