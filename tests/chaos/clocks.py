@@ -47,7 +47,7 @@ class WallClock:
 
 def stepped(form: Form) -> list[Row]:
     """Step the clock back while a system acts, trains and saves by time."""
-    losses, times, clock, written = Losses(), form.times(2, 20), WallClock(), 0
+    losses, times, clock, written = Losses(), form.times(1, 20), WallClock(), 0
     with clock.installed(), tempfile.TemporaryDirectory(prefix="chaos-") as place:
         watch = Watch()
         save, store = pj.every_seconds(0.1), StateStore(place)
@@ -72,5 +72,7 @@ def stepped(form: Form) -> list[Row]:
                 again.restored is not None and again.restored.state.number == last.number,
                 "an older state was resumed",
             )
-    happened = f"acting, training and saving every 0.1 s went on ({written} saves); the newest by number stays and is resumed"
+    happened = (
+        f"acting, training and saving every 0.1 s went on ({written} saves); the newest by number stays and is resumed"
+    )
     return [Row("the wall clock is set back an hour, then right again", times, happened, losses.found)]

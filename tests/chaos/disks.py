@@ -13,9 +13,9 @@ from pathlib import Path
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
 from pamiq_jax.errors import CheckpointWriteError
-from tests.checkpoint.disk import CHANGES, files_that
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import Watch, busy_system, errors_of, learns_on, saving_with
+from tests.checkpoint.disk import CHANGES, files_that
 from tests.runtime.fakes import PATIENCE
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
@@ -98,7 +98,14 @@ def failing_once(form: Form) -> list[Row]:
         f"{switch.failed} operations failed, {failed} saves with them (CheckpointWriteError); each time agent and training "
         "went on, all states sound; the next save worked"
     )
-    return [Row("an error of one random file operation in a save (no space, quota, I/O, permission)", times, happened, losses.found)]
+    return [
+        Row(
+            "an error of one random file operation in a save (no space, quota, I/O, permission)",
+            times,
+            happened,
+            losses.found,
+        )
+    ]
 
 
 def read_only(form: Form) -> list[Row]:

@@ -109,5 +109,3 @@ def _growth(seconds: list[float], usages: list[Usage], losses: Losses, *, is_lon
         f"{slopes.threads:+.2f} of {last.threads} threads (limit {LIMITS.threads:.0f}), by the last two thirds; "
         f"from {first.rss_mb:.0f} to {last.rss_mb:.0f} MB"
     )
-
-

@@ -103,7 +103,9 @@ def _have_failed(run: pj.Run) -> bool:
 
 def raising(form: Form) -> list[Row]:
     """Let trainers raise, and allocate what is not there."""
-    return [raising_trainers(form, "three trainers: one raises, one raises MemoryError, one allocates 4 PB on the device")]
+    return [
+        raising_trainers(form, "three trainers: one raises, one raises MemoryError, one allocates 4 PB on the device")
+    ]
 
 
 def hanging(form: Form) -> list[Row]:
