@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -34,7 +34,7 @@ class WallClock:
         return self._localtime(self.time() if seconds is None else seconds)
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None]:
         """Have the whole process, and the saver of runs launched within, read this clock."""
         on_this_clock: Callable[..., Any] = functools.partial(saver.Saver, wall_clock=self.time)
         with (

@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pamiq_jax as pj
@@ -95,8 +95,8 @@ def failing_once(form: Form) -> list[Row]:
             losses.check(run.status.saves.failed == failed, "the status counts otherwise")
             losses.check(errors_of(run) == [], "who had asked was told, and run.wait too")
     happened = (
-        f"{switch.failed} operations failed, {failed} saves with them (CheckpointWriteError); each time agent and training "
-        "went on, all states sound; the next save worked"
+        f"{switch.failed} operations failed, {failed} saves with them (CheckpointWriteError); each time agent and "
+        "training went on, all states sound; the next save worked"
     )
     return [
         Row(
@@ -136,7 +136,10 @@ def read_only(form: Form) -> list[Row]:
                 losses.check(_save(run) is None, "no save succeeds any more")
                 errors_of(run)  # of saves that had begun before
     how = "by a failing file layer, since root ignores permissions" if _may_ignore_permissions() else "by its mode"
-    happened = f"each policy save failed, told by run.wait ({how}); agent and training went on, states sound; later saves worked"
+    happened = (
+        f"each save of the policy failed, told by run.wait ({how}); agent and training went on, states sound; "
+        "later saves worked"
+    )
     return [Row("a directory becomes read-only", times, happened, losses.found), _launch_into_read_only()]
 
 
@@ -150,7 +153,7 @@ def _allow_writing(place: Path, *, is_allowed: bool) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(options: str) -> Iterator[Path | str]:
+def small_disk(options: str) -> Generator[Path | str]:
     """Mount a small file system in memory, and give its path, or why that is not possible."""
     with tempfile.TemporaryDirectory(prefix="chaos-disk-") as name:
         command = ["mount", "-t", "tmpfs", "-o", options, "chaos", name]
@@ -201,7 +204,10 @@ def full(form: Form) -> list[Row]:
             others = {error.worker for error in errors_of(run)} - {"pamiq-metrics"}
             losses.check(not others, f"run.wait told of {others}")
         losses.check(all(report.is_sound for report in StateStore(place / "run").verify()), "a state is damaged")
-    happened = f"{failed} saves failed with ENOSPC; agent and training went on, states sound; with space again the next save worked"
+    happened = (
+        f"{failed} saves failed with ENOSPC; agent and training went on, states sound; "
+        "with space again the next save worked"
+    )
     return [Row(tried, times, happened, losses.found)]
 
 

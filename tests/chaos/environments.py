@@ -11,6 +11,7 @@ import numpy as np
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
+from pamiq_jax.errors import WorkerError
 from pamiq_jax.lifecycle import SystemPhase
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import Watch, busy_system, errors_of, learns_on, stop_result
@@ -78,7 +79,8 @@ def raising(form: Form) -> list[Row]:
         Row(
             "the only environment raises",
             times,
-            "told by run.wait with its cause; phase failed, environment closed, all threads ended; the state before is sound",
+            "told by run.wait with its cause; phase failed, environment closed, all threads ended; "
+            "the states before are sound",
             alone.found,
         ),
         Row(
@@ -98,7 +100,7 @@ def _raise_alone(world: FaultyWorld, losses: Losses) -> None:
         while run.status.phase is not SystemPhase.FAILED and not errors:
             try:
                 run.wait(PATIENCE)
-            except pj.errors.WorkerError as error:
+            except WorkerError as error:
                 errors.append(error)
         losses.check(errors != [] and isinstance(errors[0].__cause__, OSError), f"run.wait told {errors}")
         losses.check(run.wait(PATIENCE) is pj.WaitResult.ENDED, "the system did not end")

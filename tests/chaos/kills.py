@@ -21,11 +21,9 @@ import numpy as np
 from pamiq_jax.checkpoint import StateStore
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.victim import OPERATIONS, PATIENCE
+from tests.checkpoint.disk import CHANGES
 
 ROOT = Path(__file__).parents[2]
-CHANGING = ("make_directory", "create", "write", "sync", "close", "sync_directory", "rename", "remove")
-CHANGING = (*CHANGING, "remove_directory")
-COUNTERS = ("version", "steps", "ticks")
 
 
 class Kill(NamedTuple):
@@ -47,7 +45,7 @@ class Kill(NamedTuple):
 def random_kill(rng: random.Random, number: int) -> Kill:
     """Return the next kill: by turns at a moment and before an operation; a few at a moment of the start."""
     if number % 2:
-        return Kill(rng.choice(CHANGING), rng.randint(1, 12))
+        return Kill(rng.choice(CHANGES), rng.randint(1, 12))
     is_starting = number % 10 == 8
     return Kill(None, seconds=rng.uniform(0.0, 4.0 if is_starting else 1.0), is_starting=is_starting)
 
@@ -218,6 +216,7 @@ def killed_and_resumed(form: Form) -> list[Row]:
     within = ", ".join(f"{name} {landed[name]}" for name in OPERATIONS if landed[name])
     happened = (
         f"all resumed; {acknowledged + len(last.saved):,} saves acknowledged; "
-        f"{kills - landed['']} kills landed within a file operation of a save ({within}), {starting} before it was ready"
+        f"{kills - landed['']} kills landed within a file operation of a save ({within}), "
+        f"{starting} before it was ready"
     )
     return [Row("kill -9 of a process that saves all the time, then resume", kills, happened, losses.found)]

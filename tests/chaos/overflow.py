@@ -16,7 +16,7 @@ import numpy as np
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
 from pamiq_jax.runtime import run as runs
-from pamiq_jax.runtime.rows import MetricRows
+from pamiq_jax.runtime.rows import MetricRow, MetricRows
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import saving_with
 from tests.chaos.usage import can_measure, usage
@@ -62,7 +62,10 @@ def slow_trainer(form: Form) -> list[Row]:
     counts = (after.seen, after.inserted + after.dropped + after.pending)
     losses.check(counts == (times + 1, times + 1), f"{counts[0]} seen, {counts[1]} accounted for")
     brought = times * record.nbytes / 1e6
-    happened = f"{brought:,.0f} MB came, {buffer.dropped:,} records dropped and counted, {buffer.pending} wait; memory grew by {grown:.1f} MB"
+    happened = (
+        f"{brought:,.0f} MB came, {buffer.dropped:,} records dropped and counted, {buffer.pending} wait; "
+        f"memory grew by {grown:.1f} MB"
+    )
     return [Row("records of 40 kB for a trainer that stands still", times, happened, losses.found)]
 
 
@@ -126,7 +129,7 @@ def slow_metrics(form: Form) -> list[Row]:
     losses, times, go, stands = Losses(), form.times(200, 20_000), threading.Event(), threading.Event()
     capacity = form.times(64, 4096)
 
-    def on_metrics(row: pj.MetricRow) -> None:
+    def on_metrics(row: MetricRow) -> None:
         stands.set()
         go.wait(PATIENCE)
 

@@ -104,7 +104,8 @@ def _growth(seconds: list[float], usages: list[Usage], losses: Losses, *, is_lon
         losses.check(slope <= limit, f"{name} grows by {slope} an hour")
     first, last = usages[third], usages[-1]
     return (
-        f"{seconds[-1] / 60:.0f} min; an hour adds {slopes.rss_mb:+.1f} MB of {last.rss_mb:.0f} (limit {LIMITS.rss_mb:.0f}), "
+        f"{seconds[-1] / 60:.0f} min; an hour adds {slopes.rss_mb:+.1f} MB of {last.rss_mb:.0f} "
+        f"(limit {LIMITS.rss_mb:.0f}), "
         f"{slopes.files:+.2f} of {last.files} file descriptors (limit {LIMITS.files:.0f}), "
         f"{slopes.threads:+.2f} of {last.threads} threads (limit {LIMITS.threads:.0f}), by the last two thirds; "
         f"from {first.rss_mb:.0f} to {last.rss_mb:.0f} MB"

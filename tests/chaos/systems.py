@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 from unittest import mock
 
@@ -16,6 +16,7 @@ import pamiq_jax as pj
 from pamiq_jax.checkpoint import Files, StateStore
 from pamiq_jax.errors import WorkerError
 from pamiq_jax.runtime import saving
+from pamiq_jax.runtime.state import InferReport
 from tests.runtime.fakes import AGENT, PATIENCE, World
 from tests.runtime.test_resume import SavedWorld
 
@@ -48,7 +49,7 @@ def busy_system(world: World | None = None, *, interval_seconds: float | None = 
 
 
 @contextlib.contextmanager
-def saving_with(files: Files) -> Iterator[None]:
+def saving_with(files: Files) -> Generator[None]:
     """Have runs that are launched within save through these file operations."""
     with mock.patch.object(saving, "StateStore", functools.partial(StateStore, files=files)):
         yield
@@ -61,7 +62,7 @@ class Watch:
         self._changed = threading.Condition()
         self.ticks = 0
 
-    def __call__(self, report: pj.InferReport) -> None:
+    def __call__(self, report: InferReport) -> None:
         with self._changed:
             self.ticks += 1
             self._changed.notify_all()

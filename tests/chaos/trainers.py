@@ -20,7 +20,7 @@ from tests.runtime.fakes import PATIENCE, python_trainer
 STOP_SECONDS = 0.5
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """What a trainer raises here."""
 
 
@@ -38,7 +38,7 @@ def _system(steps: Mapping[str, Callable[[int], None]]) -> pj.System:
 
 
 def _raise() -> None:
-    raise Broken("the loss is a fish")
+    raise BrokenError("the loss is a fish")
 
 
 def _run_out_of_memory() -> None:
@@ -140,8 +140,8 @@ def hanging(form: Form) -> list[Row]:
             losses.check(stop_result(run, PATIENCE) == "", "it did not end once let go of")
             errors_of(run)
     happened = (
-        f"run.status names thread and trainer; {ticks:,} ticks meanwhile; run.save and run.stop(timeout={STOP_SECONDS}) "
-        f"raise TimeoutError, stop after {slowest:.2f} s at most; let go of, it stops"
+        f"run.status names thread and trainer; {ticks:,} ticks meanwhile; run.save and "
+        f"run.stop(timeout={STOP_SECONDS}) raise TimeoutError, stop after {slowest:.2f} s at most; let go of, it stops"
     )
     return [Row("a trainer hangs", times, happened, losses.found)]
 
