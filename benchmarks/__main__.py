@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import print_row
 
-NAMES = ("checkpoint_write", "guard", "prefetch", "publish", "train_throughput")
+NAMES = ("checkpoint_stall", "checkpoint_write", "guard", "prefetch", "publish", "train_throughput")
 
 
 def main() -> None:
