@@ -192,10 +192,11 @@ class Saver:
     def hand_in(self, interaction: str, get: Callable[[], tuple[ActorState, dict[str, Any]]]) -> None:
         """Add an interaction's part to the save under way, between two of its ticks.
 
-        What `get` raises, for example in an environment's `save_state`, makes the save fail and nothing else.
+        What `get` raises, for example in an environment's `save_state`, makes the save fail and nothing else. What
+        comes too late is left out: the records that waited have been noted without its last ones.
         """
         save = self._save
-        if save is None or interaction in save.actors:
+        if save is None or save.waiting is not None or interaction in save.actors:
             return
         try:
             part = get()
@@ -203,8 +204,10 @@ class Saver:
             error.add_note(f"while the state of interaction {interaction!r} was taken")
             part, save.problem = (save.expected[interaction], {}), error
         with self._changed:
+            if save.waiting is not None:
+                return
             save.actors[interaction] = part
-            if save.waiting is None and len(save.actors) == len(save.expected):
+            if len(save.actors) == len(save.expected):
                 save.waiting = collected(save.collectors)
             self._changed.notify_all()
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import StateStore
+from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.conditions import Progress
+from pamiq_jax.runtime import saver as saver_module
+from pamiq_jax.runtime.saver import Saver
 from tests.runtime.fakes import PATIENCE, learning_system
 from tests.runtime.test_resume import SavedWorld
 
@@ -33,3 +39,25 @@ def test_a_policy_saves_by_itself(tmp_path: Path) -> None:
         run.save(PATIENCE)
         assert run.status.saves.newest is not None
         assert run.status.saves.newest.facts["version"] >= version
+
+
+def test_what_is_handed_in_too_late_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The records that wait have been noted by then: with a newer actor those in between would be lost.
+    monkeypatch.setattr(saver_module, "_HAND_IN_SECONDS", 0.01)
+    taken: list[dict[str, Any]] = []
+
+    class LateSaver(Saver):
+        def _write(self, save: Any) -> StateInfo:
+            self.hand_in("slow", lambda: ("a newer state", {}))  # type: ignore[arg-type, return-value]
+            taken.append(save.actors)
+            return StateInfo(1, 0.0, {}, 0, 0)
+
+    nobody: Any = None
+    saver = LateSaver(
+        StateStore(tmp_path), keep=latest_n(1), policy=None, on_error=lambda error: None, on_free=lambda: None
+    )
+    future = saver.ask()
+    saver.begin(nobody, Progress(), {}, {}, {"slow": nobody})
+    assert future.result(PATIENCE).number == 1
+    assert saver.close(PATIENCE)
+    assert taken == [{}]
