@@ -1,13 +1,14 @@
-"""What a save of 120 MB does to a running system: the agent's latency, and the training thread. Beside it Orbax's save."""
+"""What a save of 120 MB does to a running system, its agent and its training thread. Beside it Orbax's save."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +139,7 @@ def _system(world: _World, leaves: int, *, is_busy: bool) -> pj.System:
 
 
 @contextlib.contextmanager
-def _orbax(directory: Path) -> Iterator[Callable[[dict[str, jax.Array], int], float]]:
+def _orbax(directory: Path) -> Generator[Callable[[dict[str, jax.Array], int], float]]:
     """Give what saves by Orbax until it is on the disk, and returns the seconds that the call blocked."""
     import orbax.checkpoint as ocp
 
@@ -213,7 +214,8 @@ def _measure(leaves: int, runs: int, windows: int, *, is_busy: bool) -> _Measure
                 window(row["quiet"], lambda seconds=pause: run.wait(seconds))
                 state = dict(run.learner.trainers["renew"].state.params["world"])
                 blocked: list[float] = []
-                window(row["orbax"], lambda: blocked.append(orbax_save(state, number)))
+                save_by_orbax = functools.partial(orbax_save, state, number)
+                window(row["orbax"], lambda save=save_by_orbax, blocked=blocked: blocked.append(save()))
                 if repeat:
                     measured.orbax_blocked_ms.append(1000 * blocked[0])
             if repeat:

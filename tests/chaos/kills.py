@@ -213,6 +213,8 @@ def killed_and_resumed(form: Form) -> list[Row]:
         losses.check(last.end() == 0, "the last process failed")
         _resumed_as_it_was(last, newest, losses)
         check_states(place / "run", last.saved[-1] if last.saved else None, losses)
+        lines = (place / "run" / "metrics.jsonl").read_text().splitlines()
+        losses.check(all(json.loads(line)["metrics"] for line in lines), "a row of metrics is empty")
     within = ", ".join(f"{name} {landed[name]}" for name in OPERATIONS if landed[name])
     happened = (
         f"all resumed; {acknowledged + len(last.saved):,} saves acknowledged; "
