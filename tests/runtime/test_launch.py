@@ -97,7 +97,7 @@ class TestStop:
         assert (world.resets, world.closed.is_set()) == (0, True)
         assert run.wait() is pj.WaitResult.ENDED
 
-    def test_the_timeout_is_for_all_threads_together(self) -> None:
+    def test_the_timeout_is_for_all_threads_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world, go, trains, joined = HeldWorld(), threading.Event(), threading.Event(), list[float]()
 
         def on_step(number: int) -> None:
@@ -112,8 +112,12 @@ class TestStop:
         assert world.is_held.wait(PATIENCE)
         assert trains.wait(PATIENCE)
         for thread in run._threads:
-            join = thread.join
-            thread.join = lambda timeout=None, join=join: joined.append(timeout) or join(timeout)
+
+            def join(timeout: float, inner: Any = thread.join) -> None:
+                joined.append(timeout)
+                inner(timeout)
+
+            monkeypatch.setattr(thread, "join", join)
         with pytest.raises(TimeoutError, match=r"pamiq-training, pamiq-inference did not end within 0\.2 seconds"):
             run.stop(timeout=0.2)
         assert joined[1] < joined[0] / 2  # the first one has taken all of it
