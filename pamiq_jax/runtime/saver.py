@@ -167,7 +167,8 @@ class Saver:
         """Begin a save with what the training thread has; the interactions named hand in theirs.
 
         Args:
-            cut: of the training side.
+            cut: of the training side, with the last known states of all interactions, and with the worlds of those
+                that have not begun.
             progress: what the policy counts from.
             metrics: the newest of each trainer.
             collectors: what waits in them belongs to the state.
@@ -247,7 +248,7 @@ class Saver:
     def _write(self, save: _Save) -> StateInfo:
         if save.problem is not None:
             raise save.problem
-        parts = {name: (actor, {}) for name, actor in save.expected.items()} | save.actors
+        worlds = {**save.cut.worlds, **{name: world for name, (_, world) in save.actors.items()}}
         buffers = {
             name: run._replace(state=jax.tree.map(_host_copy, run.state))
             for name, run in save.cut.learner.buffers.items()
@@ -255,8 +256,8 @@ class Saver:
         self._thaw()
         cut = save.cut._replace(
             learner=save.cut.learner._replace(buffers=buffers),
-            actors={**save.cut.actors, **{name: actor for name, (actor, _) in parts.items()}},
-            worlds={name: world for name, (_, world) in parts.items() if world},
+            actors={**save.cut.actors, **{name: actor for name, (actor, _) in save.actors.items()}},
+            worlds={name: world for name, world in worlds.items() if world},
             waiting=save.waiting or {},
         )
         return write_cut(self.store, cut, save.metrics, keep=self._keep, created_at=self._wall_clock())

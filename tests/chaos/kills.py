@@ -181,7 +181,8 @@ def check_records(value: dict[str, Any], losses: Losses) -> None:
     seen, dropped, pending = value["waiting"]["seen"]["counts"]
     losses.check(seen == ticks and inserted + dropped + pending == ticks, "ticks and records differ in number")
     numbers = np.concatenate([np.sort(held), waiting])
-    losses.check(bool((numbers == np.arange(ticks - len(numbers), ticks)).all()), "records lost or doubled")
+    is_whole = bool((numbers == np.arange(ticks - len(numbers), ticks)).all())
+    losses.check(is_whole, f"records lost or doubled: after {ticks} ticks the last are {numbers[-8:].tolist()}")
 
 
 def _resumed_as_it_was(victim: Victim, newest: dict[str, Any] | None, losses: Losses) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,39 @@ def test_counters_versions_and_the_world_go_on(tmp_path: Path) -> None:
         run.pause()
         assert run.learner.trainers["fit"].steps >= info.facts["steps"]["fit"]
         assert run.save(PATIENCE).number == info.number + 1  # while it is paused, too
+
+
+class SlowToReset(SavedWorld):
+    """Begins only when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held, self.go = threading.Event(), threading.Event()
+
+    def reset(self, seed: int) -> None:
+        self.is_held.set()
+        assert self.go.wait(PATIENCE)
+        super().reset(seed)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_world_that_has_not_begun_again_is_saved_as_it_was(
+    is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pj.run_lockstep(learning_system(SavedWorld()), 5, directory=tmp_path)
+    world = SlowToReset()
+    if is_late:
+        monkeypatch.setattr(saver_module, "_HAND_IN_SECONDS", 0.01)
+    with pj.launch(learning_system(world), directory=tmp_path, resume=True) as run:
+        assert world.is_held.wait(PATIENCE)
+        if not is_late:
+            threading.Timer(0, world.go.set).start()
+        info = run.save(PATIENCE)
+        world.go.set()
+    saved = StateStore(tmp_path).read(info)
+    ticks = int(saved["leaves"]["['interactions']['agent']['tick']"])
+    assert saved["worlds"]["agent"]["environment"]["observation"][0] == ticks
+    assert saved["waiting"]["seen"]["counts"][0] == ticks >= 5
 
 
 def test_a_policy_saves_by_itself(tmp_path: Path) -> None:
