@@ -6,8 +6,10 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, override
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import pamiq_jax as pj
@@ -16,13 +18,36 @@ from pamiq_jax.trainer import guard
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import busy_system
 from tests.chaos.usage import Usage, can_measure, slopes_per_hour, usage
-from tests.runtime.fakes import AGENT, PATIENCE, World, mean_loss
+from tests.runtime.fakes import AGENT, PATIENCE, mean_loss
 from tests.runtime.test_resume import SavedWorld
 
 LIMITS = Usage(rss_mb=24.0, files=2.0, threads=2.0)
 """What may be added in an hour, by the line through the last two thirds; noise of the allocator is within it."""
 
 SAMPLE_SECONDS = 1.0
+
+
+class ForgetfulWorld(SavedWorld):
+    """The counter of the other tests without its log, which would grow."""
+
+    @override
+    def observe(self) -> np.ndarray:
+        return self._observation
+
+    @override
+    def affect(self, action: Any) -> dict[str, Any]:
+        self._reward[...] = float(self._observation[0]) - float(action)
+        self._observation[0] += 1
+        self._observation[1] = action
+        return {"reward": self._reward}
+
+
+class UnsavedWorld(ForgetfulWorld):
+    """A world whose state is not known."""
+
+    @override
+    def save_state(self) -> None:
+        return None
 
 
 def soaked_system() -> pj.System:
@@ -38,8 +63,8 @@ def soaked_system() -> pj.System:
             "adjusted": pj.Schedule(guard(single), data="drawn", batch_size=8, steps=4, when=pj.min_new(20)),
         },
         interaction={
-            "left": pj.Interaction(AGENT, SavedWorld(), interval_seconds=0.02),
-            "right": pj.Interaction(AGENT, World(), interval_seconds=0.03),
+            "left": pj.Interaction(AGENT, ForgetfulWorld(), interval_seconds=0.02),
+            "right": pj.Interaction(AGENT, UnsavedWorld(), interval_seconds=0.03),
         },
     )
 
