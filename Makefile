@@ -3,7 +3,7 @@
 #   make setup PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs examples notebooks clean demo-environment dev-environment
+.PHONY: help setup demo test check bench chaos docs examples notebooks clean demo-environment dev-environment
 MAKEFLAGS += --no-print-directory
 
 # A candidate must run, be new enough and be able to make environments: version managers leave commands that
@@ -37,6 +37,9 @@ check: dev-environment ## format, lint, types, import direction
 
 bench: dev-environment ## measure against references; names and --quick in ARGS
 	@$(RUN) -m benchmarks $(ARGS)
+
+chaos: dev-environment ## let everything go wrong for an hour: kills, full disks, a soak; names, --seed, --minutes, --write in ARGS
+	@JAX_PLATFORMS=cpu $(RUN) -m tests.chaos --long $(ARGS)
 
 docs: dev-environment ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

@@ -7,7 +7,15 @@ import importlib
 
 from benchmarks.harness import print_row
 
-NAMES = ("checkpoint_write", "guard", "prefetch", "publish", "record_overhead", "train_throughput")
+NAMES = (
+    "checkpoint_stall",
+    "checkpoint_write",
+    "guard",
+    "prefetch",
+    "publish",
+    "record_overhead",
+    "train_throughput",
+)
 
 
 def main() -> None:

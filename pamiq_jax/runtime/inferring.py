@@ -140,11 +140,17 @@ class InferenceWorker:
             self._close()
             self._control.leave(self.thread)
 
-    def hand_in(self, saving: Saving) -> None:
-        """Add this interaction's state to the save under way. Called on this thread, between two ticks."""
+    def hand_in(self, saving: Saving, ready: Ready) -> None:
+        """Add this interaction's state to the save under way. Called on this thread, between two ticks.
+
+        Args:
+            saving: where to.
+            ready: what the interaction begins from, should it not have begun yet.
+        """
 
         def get() -> tuple[ActorState, dict[str, Any]]:
-            assert self.actor is not None, "only interactions that have begun are asked"
+            if self.actor is None:
+                return ready.compiled.actors[self._name], dict(ready.world(self._name) or {})
             return self.actor, save_world(self.interaction)
 
         saving.hand_in(self._name, get)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,12 +41,14 @@ type OnMetrics = Callable[[MetricRow], Any]
 class MetricRows:
     """Writes metrics on a thread of its own, so that training waits for no file.
 
-    Rows wait in a bounded queue; when it is full the oldest is dropped and counted.
+    Rows wait in a bounded queue; when it is full the oldest is dropped and counted. So is a row that the disk does not
+    take; those after it are tried again.
 
     Args:
         path: of a JSON lines file to append to; None writes none.
         on_metrics: called with each row.
-        on_error: called with an exception of writing or of `on_metrics`, which gets no more rows then.
+        on_error: called with an exception of `on_metrics`, which gets no more rows then, and with the first of writing
+            since a row was written.
         capacity: rows that may wait.
     """
 
@@ -88,8 +94,8 @@ class MetricRows:
             if self._path is None:
                 self._pass_on(receivers)
             else:
-                with self._path.open("a", buffering=1) as file:
-                    self._pass_on([lambda row: file.write(_json_line(row)), *receivers])
+                with self._path.open("a+b", buffering=0) as file:
+                    self._pass_on([_Lines(file, self._not_written), *receivers])
         except Exception as error:  # logging must stop nobody: it is reported, and rows are dropped from here
             self._on_error(error)
 
@@ -104,10 +110,49 @@ class MetricRows:
                     receivers.remove(receive)
                     self._on_error(error)
 
+    def _not_written(self, error: OSError, *, is_first: bool) -> None:
+        with self._changed:
+            self.dropped += 1
+        if is_first:
+            self._on_error(error)
+
     def _next(self) -> tuple[MetricRow, Mapping[str, Any]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return self._waiting.popleft() if self._waiting else None
+
+
+class _Lines:
+    """Appends rows to a file whose lines are all whole, whatever becomes of the disk or came of the process before.
+
+    Args:
+        file: open for reading and appending, without a buffer.
+        on_error: told of each row that could not be written, and whether the row before it could.
+    """
+
+    _TAIL = 2**16
+
+    def __init__(self, file: FileIO, on_error: Callable[..., None]) -> None:
+        self._file, self._on_error, self._is_failing = file, on_error, False
+        end = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, end - self._TAIL))
+        tail = file.read()
+        if not tail.endswith(b"\n"):  # the process before was killed within a line
+            file.truncate(start + tail.rfind(b"\n") + 1)
+
+    def __call__(self, row: MetricRow) -> None:
+        """Append a row, or nothing of it."""
+        line, end = _json_line(row).encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file.name))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            self._on_error(error, is_first=not self._is_failing)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:

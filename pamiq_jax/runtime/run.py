@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Generator
 from enum import StrEnum
 from pathlib import Path
@@ -279,7 +280,7 @@ class Run:
         """End all threads, and put back what was changed in the process. Doing it twice does no harm.
 
         Args:
-            timeout: seconds.
+            timeout: seconds, for all of them together.
 
         Raises:
             TimeoutError: a thread is in a tick that does not end.
@@ -290,9 +291,14 @@ class Run:
         self._signals.restore()  # also if another thread has stopped it, which cannot
 
     def _stop(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+
+        def rest() -> float:
+            return max(0.0, deadline - time.monotonic())
+
         self._control.send(SystemEvent.STOP)
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(rest())
         late = [thread.name for thread in self._threads if thread.is_alive()]
         closing = {
             "pamiq-metrics": self._rows.close,
@@ -301,7 +307,7 @@ class Run:
             "pamiq-recorder": self._workers.close_recorder,
         }
         for name, close in closing.items():
-            if not late and not close(timeout):
+            if not late and not close(rest()):
                 late = [name]
         if late:
             raise TimeoutError(

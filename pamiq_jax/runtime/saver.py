@@ -193,7 +193,8 @@ class Saver:
         """Begin a save with what the training thread has; the interactions named hand in theirs.
 
         Args:
-            cut: of the training side.
+            cut: of the training side, with the last known states of all interactions, and with the worlds of those
+                that have not begun.
             progress: what the policy counts from.
             metrics: the newest of each trainer.
             feeds: by buffer; what waits in their collectors belongs to the state.
@@ -217,7 +218,8 @@ class Saver:
     def hand_in(self, interaction: str, get: Callable[[], tuple[ActorState, dict[str, Any]]]) -> None:
         """Add an interaction's part to the save under way, between two of its ticks.
 
-        What `get` raises, for example in an environment's `save_state`, makes the save fail and nothing else.
+        What `get` raises, for example in an environment's `save_state`, makes the save fail and nothing else. What
+        comes too late is left out: the records that waited have been noted without its last ones.
         """
         save = self._save
         if save is None or interaction in save.actors:
@@ -271,7 +273,7 @@ class Saver:
     def _write(self, save: _Save) -> StateInfo:
         if save.problem is not None:
             raise save.problem
-        parts = save.actors
+        worlds = {**save.cut.worlds, **{name: world for name, (_, world) in save.actors.items() if world}}
         buffers = {
             name: run._replace(state=jax.tree.map(_host_copy, run.state))
             for name, run in save.cut.learner.buffers.items()
@@ -279,8 +281,8 @@ class Saver:
         self._thaw()
         cut = save.cut._replace(
             learner=save.cut.learner._replace(buffers=buffers),
-            actors={**save.cut.actors, **{name: actor for name, (actor, _) in parts.items()}},
-            worlds={name: world for name, (_, world) in parts.items() if world},
+            actors={**save.cut.actors, **{name: actor for name, (actor, _) in save.actors.items()}},
+            worlds=worlds,
             waiting=save.waiting,
         )
         return write_cut(self.store, cut, save.metrics, keep=self._keep, created_at=self._wall_clock())

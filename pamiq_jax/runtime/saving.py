@@ -229,17 +229,27 @@ class Saving:
         ready: Ready,
         learner: LearnerState,
         metrics: Mapping[str, Metrics],
-        interactions: Mapping[str, ActorState],
+        interactions: Mapping[str, ActorState | None],
     ) -> None:
-        """Begin a save with the training side as it is now. Called on the training thread."""
+        """Begin a save with the training side as it is now. Called on the training thread.
+
+        Args:
+            ready: what the run began from.
+            learner: the training side's state.
+            metrics: the newest of each trainer.
+            interactions: the last known state of each, which hands in its newer one; None if it has not begun yet,
+                and so is where the run began from.
+        """
         assert self.saver is not None, "somebody found a save due"
         started, now = time.perf_counter(), self._clock.now()
-        actors = {**ready.compiled.actors, **interactions}
-        cut = Cut(learner, actors, ready.cells.store.latest, {}, {}, dict.fromkeys(actors, now), now)
+        begun = {name: actor for name, actor in interactions.items() if actor is not None}
+        actors = {**ready.compiled.actors, **begun}
+        worlds = {name: dict(ready.world(name) or {}) for name in actors if name not in begun}
+        cut = Cut(learner, actors, ready.cells.store.latest, {}, worlds, dict.fromkeys(actors, now), now)
         progress = self._progress(ready, learner)
         system = ready.compiled.programs.system
         feeds = {name: Feed(collector, system.feeders(name)) for name, collector in ready.cells.collectors.items()}
-        self.saver.begin(cut, progress, dict(metrics), feeds, interactions)
+        self.saver.begin(cut, progress, dict(metrics), feeds, actors)
         self.saver.blocked(time.perf_counter() - started)
 
     def _progress(self, ready: Ready, learner: LearnerState) -> Progress:

@@ -106,7 +106,7 @@ class Status(NamedTuple):
         interactions: by name; `inference` is all of them together.
         compiles_after_ready: programs compiled by the threads although all should have been before.
         wakeups: how often each thread's sleep was ended.
-        metrics_dropped: metric rows lost because the writer was slower than the trainers.
+        metrics_dropped: metric rows lost because the writer was slower than the trainers, or the disk took none.
         errors: what went wrong so far.
         saves: what has become of the saves.
         seconds: since it became ready, pauses not counted.

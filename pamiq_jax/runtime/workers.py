@@ -162,12 +162,11 @@ class Workers:
     def _save_if_due(self, ready: Ready, learner: LearnerState) -> None:
         if not self.saving.is_due(ready, learner):
             return
-        interactions = {name: worker.actor for name, worker in self.inference.items() if worker.actor is not None}
-        self.saving.begin(ready, learner, self.metrics, interactions)
-        for name in interactions:
-            worker = self.inference[name]
-            if not self.control.post(worker.thread, functools.partial(worker.hand_in, self.saving)):
-                worker.hand_in(self.saving)  # its thread has ended: nobody else reads it
+        self.saving.begin(ready, learner, self.metrics, {name: worker.actor for name, worker in self.inference.items()})
+        for worker in self.inference.values():
+            hand_in = functools.partial(worker.hand_in, self.saving, ready)
+            if not self.control.post(worker.thread, hand_in):
+                hand_in()  # its thread has ended: nobody else reads it
 
     def save_now(self) -> None:
         """Begin a save that was asked for, unless one is under way. Called on the training thread."""

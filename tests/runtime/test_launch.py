@@ -17,6 +17,7 @@ from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from tests.runtime.fakes import (
     AGENT,
     PATIENCE,
+    HeldWorld,
     World,
     fed_system,
     learner,
@@ -95,6 +96,34 @@ class TestStop:
         assert run.status.phase is SystemPhase.STOPPED
         assert (world.resets, world.closed.is_set()) == (0, True)
         assert run.wait() is pj.WaitResult.ENDED
+
+    def test_the_timeout_is_for_all_threads_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        world, go, trains, joined = HeldWorld(), threading.Event(), threading.Event(), list[float]()
+
+        def on_step(number: int) -> None:
+            trains.set()
+            assert go.wait(PATIENCE)
+
+        schedule = pj.Schedule(python_trainer(on_step), data="x", batch_size=1)
+        buffers = {"x": pj.ring_buffer(9, example=0.0)}
+        interaction = pj.Interaction(AGENT, world, collect={})
+        run = pj.launch(learning_system(trainers={"fit": schedule}, buffers=buffers, interaction=interaction))
+        run.collect("x", 0.0)
+        assert world.is_held.wait(PATIENCE)
+        assert trains.wait(PATIENCE)
+        for thread in run._threads:
+
+            def join(timeout: float, inner: Any = thread.join) -> None:
+                joined.append(timeout)
+                inner(timeout)
+
+            monkeypatch.setattr(thread, "join", join)
+        with pytest.raises(TimeoutError, match=r"pamiq-training, pamiq-inference did not end within 0\.2 seconds"):
+            run.stop(timeout=0.2)
+        assert joined[1] < joined[0] / 2  # the first one has taken all of it
+        go.set()
+        world.go.set()
+        run.stop()
 
     def test_twice(self) -> None:
         run = pj.launch(fed_system())

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import StateStore
+from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.conditions import Progress
+from pamiq_jax.runtime import saver as saver_module
+from pamiq_jax.runtime.saver import Saver
 from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, learning_system
 
 
@@ -30,6 +33,39 @@ def test_counters_versions_and_the_world_go_on(tmp_path: Path) -> None:
         run.pause()
         assert run.learner.trainers["fit"].steps >= info.facts["steps"]["fit"]
         assert run.save(PATIENCE).number == info.number + 1  # while it is paused, too
+
+
+class SlowToReset(SavedWorld):
+    """Begins only when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held, self.go = threading.Event(), threading.Event()
+
+    def reset(self, seed: int) -> None:
+        self.is_held.set()
+        assert self.go.wait(PATIENCE)
+        super().reset(seed)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_world_that_has_not_begun_again_is_saved_as_it_was(
+    is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pj.run_lockstep(learning_system(SavedWorld()), 5, directory=tmp_path)
+    world = SlowToReset()
+    if is_late:
+        monkeypatch.setattr(saver_module, "_HAND_IN_SECONDS", 0.01)
+    with pj.launch(learning_system(world), directory=tmp_path, resume=True) as run:
+        assert world.is_held.wait(PATIENCE)
+        if not is_late:
+            threading.Timer(0, world.go.set).start()
+        info = run.save(PATIENCE)
+        world.go.set()
+    saved = StateStore(tmp_path).read(info)
+    ticks = int(saved["leaves"]["['interactions']['agent']['tick']"])
+    assert saved["worlds"]["agent"]["environment"]["observation"][0] == ticks
+    assert saved["waiting"]["seen"]["counts"][0] == ticks >= 5
 
 
 def test_a_policy_saves_by_itself(tmp_path: Path) -> None:
@@ -106,3 +142,25 @@ def test_who_does_not_answer_is_saved_as_last_known(
     value = StateStore(tmp_path).read(info)
     assert (info.facts["ticks"], value["worlds"], value["waiting"]["seen"]["counts"]) == ({"agent": 0}, {}, (0, 0, 0))
     assert "saved without the present state of agent, which did not answer" in caplog.text
+
+
+def test_what_is_handed_in_too_late_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The records that wait have been noted by then: with a newer actor those in between would be lost.
+    monkeypatch.setattr(saver_module, "_HAND_IN_SECONDS", 0.01)
+    taken: list[dict[str, Any]] = []
+
+    class LateSaver(Saver):
+        def _write(self, save: Any) -> StateInfo:
+            self.hand_in("slow", lambda: ("a newer state", {}))  # type: ignore[arg-type, return-value]
+            taken.append(save.actors)
+            return StateInfo(1, 0.0, {}, 0, 0)
+
+    nobody: Any = None
+    saver = LateSaver(
+        StateStore(tmp_path), keep=latest_n(1), policy=None, on_error=lambda error: None, on_free=lambda: None
+    )
+    future = saver.ask()
+    saver.begin(nobody, Progress(), {}, {}, {"slow": nobody})
+    assert future.result(PATIENCE).number == 1
+    assert saver.close(PATIENCE)
+    assert taken == [{"slow": (None, {})}]  # as it was last known
