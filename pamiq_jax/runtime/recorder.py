@@ -33,6 +33,7 @@ from pamiq_jax.types import Params
 _GATHER_SECONDS = 0.2
 _GATHER_BYTES = 2**20
 _MOST_BYTES = 2**28
+_TICK_BYTES = 1_000
 _SUM_SHARE = 0.02
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -43,7 +44,7 @@ class RecordingStatus(NamedTuple):
     Attributes:
         ticks: training ticks that are in the log.
         bytes: size of the log.
-        waiting_bytes: of records that are still to be written.
+        waiting_bytes: about what is still to be written.
         error: why it has ended before the run; "" if it has not.
     """
 
@@ -113,6 +114,11 @@ class _Waiting(NamedTuple):
     changes: list[tuple[int, str, Mapping[str, Any]]]
     transitions: list[tuple[int, str, str, str, str]]
     acted: list[tuple[str, int, int]]
+
+
+def _size(drained: list[tuple[str, Chunk[Any]]]) -> int:
+    """Return about how many bytes a tick takes while it waits."""
+    return _TICK_BYTES + sum(leaf.nbytes for _, chunk in drained for leaf in jax.tree.leaves(chunk.records))
 
 
 class Recorder:
@@ -217,7 +223,7 @@ class Recorder:
             reasons,
             report.metrics,
         )
-        size = sum(leaf.nbytes for _, chunk in heard.drained for leaf in jax.tree.leaves(chunk.records))
+        size = _size(heard.drained)
         with self._changed:
             if report.version is not None:  # of several only the newest: older ones can go
                 self._unsummed = (report.version, cells.store.latest.params)
@@ -309,12 +315,7 @@ class Recorder:
         ]
         batch = Batch(first, ticks, waiting.changes, waiting.transitions, waiting.acted, self._sums())
         written = log.append(batch_value(batch))
-        size = sum(
-            leaf.nbytes
-            for drained in waiting.drained
-            for _, chunk in drained
-            for leaf in jax.tree.leaves(chunk.records)
-        )
+        size = sum(map(_size, waiting.drained))
         with self._changed:
             self._bytes -= size
             status = self.status

@@ -386,7 +386,7 @@ class TestTrouble:
         assert pj.replay(tmp_path, learning_system()).difference is None
 
     def test_a_disk_that_is_too_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recorder_module, "_MOST_BYTES", 2000)
+        monkeypatch.setattr(recorder_module, "_MOST_BYTES", 500)
         with pj.launch(learning_system(), directory=tmp_path, record=True) as run:
             with pytest.raises(WorkerError, match="the disk is too slow"):
                 run.wait(PATIENCE)
