@@ -6,9 +6,29 @@ and also subclasses the builtin exception that a caller would think of catching.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import cast, override
+
+
+@contextlib.contextmanager
+def noted(note: str) -> Generator[None]:
+    """Add to what is raised within where it was, for example "in `setup`"; its type stays.
+
+    Example:
+        >>> try:
+        ...     with noted("in `setup`"):
+        ...         raise ValueError("bad")
+        ... except ValueError as error:
+        ...     print(error.__notes__)
+        ['in `setup`']
+    """
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
 
 
 class PamiqError(Exception):
@@ -263,7 +283,9 @@ class WorkerError(PamiqError, RuntimeError):
     """
 
     def __init__(self, worker: str, cause: BaseException) -> None:
-        super().__init__(f"worker {worker!r} failed: {type(cause).__name__}: {cause}")
+        # JAX adds notes of several lines, about tracebacks.
+        notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()) if "\n" not in note)
+        super().__init__(f"worker {worker!r} failed: {type(cause).__name__}: {cause}{notes}")
         self.worker = worker
 
 

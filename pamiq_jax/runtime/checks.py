@@ -74,7 +74,8 @@ def _check_models(system: System, where: str, schedule: Schedule) -> None:
         if not system.models[model].train:
             raise InvalidValueError(f"Model {model!r} train", False, f"True, since {where} trains it")
     for model in trainer.publishes or ():
-        if not system.models[model].infer and model not in (trainer.trains or ()):
+        is_asked_for = model not in (trainer.trains or ()) or trainer.publishes != trainer.trains
+        if is_asked_for and not system.models[model].infer:
             raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
     for model in trainer.reads:
         if model in (trainer.trains or ()):

@@ -13,7 +13,7 @@ import numpy as np
 from pamiq_jax import trees
 from pamiq_jax.conditions import Progress
 from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
-from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError
+from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, noted
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
 from pamiq_jax.runtime.batches import compile_schedule, compile_updates
@@ -254,4 +254,5 @@ def _compile_schedule(
     system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun], *, donates: bool
 ) -> TrainerPrograms[Any]:
     trainer = system.trainers[name].trainer._replace(publish=_publish_function(system, name))
-    return compile_schedule(system, name, trainer, run, buffers, donates=donates)
+    with noted(f"while trainer {name!r} was compiled"):
+        return compile_schedule(system, name, trainer, run, buffers, donates=donates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import Counter, deque
@@ -12,6 +13,7 @@ from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerEr
 from pamiq_jax.lifecycle import Event, Phase, SystemEvent, SystemPhase, allowed_events, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.events import OnTransition, Transition
+from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.heartbeat import ANSWERING, ON_PAUSED, ON_RESUMED, Heartbeats
 
 STARTING = frozenset({SystemPhase.NEW, SystemPhase.COMPILING, SystemPhase.RESTORING, SystemPhase.READY})
@@ -127,20 +129,21 @@ class Control:
             for subscriber in self._subscribers:
                 try:
                     subscriber(transition_)
-                except Exception as error:  # a hook must not stop the thread that it looks on at
-                    name = getattr(subscriber, "__name__", repr(subscriber))
-                    self.report_error(worker_error(f"on_transition {name}", error))
+                except Exception as error:  # it must not stop the thread it looks on at; it is told nothing more
+                    self._unsubscribe(subscriber)
+                    self.report_error(
+                        worker_error(f"on_transition {getattr(subscriber, '__name__', subscriber)}", error)
+                    )
 
     def subscribe(self, subscriber: OnTransition) -> Callable[[], None]:
         """Tell a function of each transition from here on; return what ends that. Called from any thread."""
         with self._lock:
             self._subscribers = (*self._subscribers, subscriber)
+        return functools.partial(self._unsubscribe, subscriber)
 
-        def unsubscribe() -> None:
-            with self._lock:
-                self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
-
-        return unsubscribe
+    def _unsubscribe(self, subscriber: OnTransition) -> None:
+        with self._lock:
+            self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
 
     def transition(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
         """Tell of a transition of another machine. Called from the thread that made it."""
@@ -300,7 +303,8 @@ class Control:
                     "a tick takes longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
                 )
             if self._phase in ENDING:
-                raise InvalidTransitionError(self._phase, event, allowed_events(self._phase))
+                problem = InvalidTransitionError(self._phase, event, allowed_events(self._phase))
+                raise problem from (self._errors[-1] if self._errors else None)
 
     def post(self, worker: str, function: Callable[[], None]) -> bool:
         """Have a worker call what must not raise between two ticks, also while paused; return whether it lives."""
@@ -358,42 +362,3 @@ class Control:
                 self._raised += 1
                 raise error from error.__cause__
             return until()
-
-
-def named_hook(name: str, hook: Callable[[], None] | None) -> Callable[[], None] | None:
-    """Return a hook that, if it raises, raises a `WorkerError` with its name in it; None for none.
-
-    Example:
-        >>> named_hook("on_paused of trainer 'vae'", lambda: 1 / 0)()
-        Traceback (most recent call last):
-        ...
-        pamiq_jax.errors.WorkerError: worker "on_paused of trainer 'vae'" failed: ZeroDivisionError: division by zero
-    """
-    if hook is None:
-        return None
-
-    def named() -> None:
-        try:
-            hook()
-        except Exception as error:
-            raise worker_error(name, error) from error
-
-    return named
-
-
-def worker_error(worker: str, cause: BaseException) -> WorkerError:
-    """Return a `WorkerError` whose `__cause__` is set, without raising it; one that says already what failed, as it is.
-
-    Args:
-        worker: the name of the thread or trainer.
-        cause: what ended it.
-
-    Example:
-        >>> worker_error("trainer 'vae'", ValueError("bad")).__cause__
-        ValueError('bad')
-    """
-    if isinstance(cause, WorkerError):
-        return cause
-    error = WorkerError(worker, cause)
-    error.__cause__ = cause
-    return error

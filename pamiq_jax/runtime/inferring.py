@@ -12,8 +12,9 @@ import numpy as np
 
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.clock import Clock
-from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.control import Control
 from pamiq_jax.runtime.deadline import DeadlinePolicy
+from pamiq_jax.runtime.failures import named_hook, worker_error
 from pamiq_jax.runtime.heartbeat import CLOSE, ON_INTERACTION, RESET
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import AGENT, Interaction
@@ -196,7 +197,11 @@ class InferenceWorker:
             self._count(report)
             if self._on_interaction is not None:
                 self._pulse.enter(ON_INTERACTION)
-                self._on_interaction(report)
+                try:
+                    self._on_interaction(report)
+                except Exception as error:
+                    error.add_note("in on_interaction")
+                    raise
             self._refuse_compiles(self.thread)
             if interval is not None:
                 due = self._next_due(due, interval)

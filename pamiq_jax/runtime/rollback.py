@@ -14,7 +14,7 @@ from pamiq_jax import trees
 from pamiq_jax.conditions import Decision, Wake
 from pamiq_jax.errors import DonationError, StepStructureError, TooManyBadUpdatesError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
-from pamiq_jax.runtime.control import worker_error
+from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.state import Faults, Good, TrainerRun
 from pamiq_jax.trainer import set_hyperparameters

@@ -108,6 +108,7 @@ class MetricRows:
                     receive(row)
                 except Exception as error:  # it is reported and told nothing more; the others go on
                     receivers.remove(receive)
+                    error.add_note("in on_metrics")
                     self._on_error(error)
 
     def _not_written(self, error: OSError, *, is_first: bool) -> None:

@@ -17,8 +17,9 @@ from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control, worker_error
+from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control
 from pamiq_jax.runtime.events import OnTransition
+from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.handle import TrainerHandle
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
@@ -366,7 +367,7 @@ class Run:
         """
         known = {name: spec.apply for name, spec in self.system.models.items() if spec.infer and spec.apply}
         if model not in known:
-            raise UnknownNameError("model with `apply`", model, known, "run.infer")
+            raise UnknownNameError("model with `apply` and `infer=True`", model, known, "run.infer")
         return known[model](self.snapshot.params[model], *arguments)
 
     def collect(self, buffer: str, record: PyTree) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+
 from pamiq_jax.arguments import checked_integer
 from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
@@ -37,6 +39,16 @@ class Model:
     train: bool = True
     dtype: Any = None
     device: Any = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is None:
+            return
+        try:
+            is_floating = jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating)
+        except TypeError:
+            is_floating = False
+        if not is_floating:
+            raise InvalidValueError("Model(dtype)", self.dtype, "a floating-point dtype, as jnp.bfloat16")
 
 
 class Source(NamedTuple):

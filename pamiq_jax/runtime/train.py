@@ -142,6 +142,7 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         run = end_of_run(policy, _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason=reason), skips)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
     except Exception as error:  # a trainer is the user's code: whatever it raises concerns it, and only it
+        error.add_note(f"while it was {run.phase}")
         failed = after_failure(policy, work.name, run, error, work.clock.now())
         run = _move(work, failed.run, failed.event)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=failed.error)

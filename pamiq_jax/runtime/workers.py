@@ -13,7 +13,8 @@ from pamiq_jax.errors import CompileAfterReadyError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
-from pamiq_jax.runtime.control import Control, named_hook, worker_error
+from pamiq_jax.runtime.control import Control
+from pamiq_jax.runtime.failures import named_hook, worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.inferring import InferenceWorker

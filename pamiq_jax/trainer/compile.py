@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.errors import StepStructureError
+from pamiq_jax.errors import StepStructureError, noted
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
@@ -80,7 +80,9 @@ def compile_trainer[S](
     if not trainer.compiled:
         chunk = python_chunk(trainer, jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile(), steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
-    check_step(trainer, state, *split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key)))
+    batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
+    with noted("in `step`"):
+        check_step(trainer, state, *batch)
     return TrainerPrograms(
         setup=_compile_change("setup", trainer.setup, state),
         chunk=_compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key),
@@ -160,7 +162,8 @@ def _check_same_form(function: str, state: Any, new_state: Any) -> None:
 
 
 def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S]:
-    _check_same_form(name, state, jax.eval_shape(function, state))
+    with noted(f"in `{name}`"):
+        _check_same_form(name, state, jax.eval_shape(function, state))
     return jit_forwarding(function, state, in_place=True)
 
 

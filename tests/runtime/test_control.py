@@ -12,7 +12,8 @@ import pamiq_jax as pj
 from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.control import Control, worker_error
+from pamiq_jax.runtime.control import Control
+from pamiq_jax.runtime.failures import worker_error
 from tests.runtime.fakes import PATIENCE
 
 STARTING = (SystemEvent.COMPILE, SystemEvent.COMPILED, SystemEvent.RESTORED, SystemEvent.START)

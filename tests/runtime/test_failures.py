@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import pamiq_jax as pj
@@ -263,3 +264,78 @@ def _is_asleep_in(frame: FrameType | None, function: Any) -> bool:
     while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
     return frame is not None
+
+
+class TestNames:
+    """What raised is named, wherever it was."""
+
+    @pytest.mark.parametrize("function", ["setup", "step", "teardown"])
+    @pytest.mark.parametrize("compiled", [True, False])
+    def test_a_trainers_functions(self, function: str, *, compiled: bool) -> None:
+        def broken(*arguments: Any) -> Any:
+            raise ValueError("boom")
+
+        trainer = (learner() if compiled else python_trainer(lambda number: None))._replace(**{function: broken})
+        example = {"observation": np.zeros(3, np.float32)}
+        system = fed_system(
+            pj.Schedule(trainer, data="x", batch_size=1), buffers={"x": pj.ring_buffer(9, example=example)}
+        )
+        run = pj.launch(system)
+        if not compiled:
+            run.collect("x", example)
+        with pytest.raises(WorkerError) as raised:
+            run.wait(PATIENCE)
+        run.stop()
+        phase = {"setup": "setting_up", "step": "training", "teardown": "tearing_down"}[function]
+        where = f"in `{function}`) (while trainer 'fit' was compiled" if compiled else f"while it was {phase}"
+        assert f"ValueError: boom ({where})" in str(raised.value)
+
+    def test_on_interaction_and_on_metrics(self) -> None:
+        def broken(report: Any) -> None:
+            raise ValueError("boom")
+
+        for name in ("on_interaction", "on_metrics"):
+            run = pj.launch(learning_system(), **{name: broken})
+            with pytest.raises(WorkerError, match=f"ValueError: boom \\(in {name}\\)"):
+                run.wait(PATIENCE)
+            run.stop()
+
+    def test_a_pause_that_a_hook_has_ended_says_so(self) -> None:
+        def broken() -> None:
+            raise ValueError("boom")
+
+        system = learning_system(interaction=pj.Interaction(AGENT, World(), on_paused=broken))
+        run = pj.launch(system)
+        run.wait_for_version(1, PATIENCE)
+        with pytest.raises(InvalidTransitionError) as raised:
+            run.pause()
+        assert "on_paused of interaction 'agent'" in str(raised.value.__cause__)
+        run.stop()
+
+    def test_a_subscriber_that_raises_is_told_nothing_more(self) -> None:
+        told: list[Any] = []
+
+        def broken(transition: Any) -> None:
+            told.append(transition)
+            raise ValueError("boom")
+
+        with pj.launch(learning_system()) as run:
+            run.wait_for_version(1, PATIENCE)
+            run.subscribe(broken)
+            with pytest.raises(WorkerError, match="on_transition broken"):
+                run.wait(PATIENCE)
+            run.wait_for_version(run.snapshot.version + 3, PATIENCE)
+        assert len(told) == 1
+
+
+def test_a_model_is_published_as_a_floating_point_number() -> None:
+    for dtype in (jnp.int8, "floaty"):
+        with pytest.raises(InvalidValueError, match=r"Model\(dtype\) is .*, expected a floating-point dtype"):
+            pj.Model(0.5, dtype=dtype)
+
+
+def test_what_inference_may_not_see_is_not_published_by_name() -> None:
+    trainer = pj.gradient_trainer(lambda p, x, key: (x, {}), optax.sgd(0.1), trains=("a", "b"), publishes=("a",))
+    models = {"a": pj.Model(np.zeros(3), infer=False), "b": pj.Model(np.zeros(3))}
+    with pytest.raises(InvalidValueError, match="Model 'a' infer is False, expected True"):
+        fed_system(pj.Schedule(trainer, data="x", batch_size=1), models=models)

@@ -1,0 +1,46 @@
+"""Errors that say which part of a running system has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pamiq_jax.errors import WorkerError
+
+
+def named_hook(name: str, hook: Callable[[], None] | None) -> Callable[[], None] | None:
+    """Return a hook that, if it raises, raises a `WorkerError` with its name in it; None for none.
+
+    Example:
+        >>> named_hook("on_paused of trainer 'vae'", lambda: 1 / 0)()
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.WorkerError: worker "on_paused of trainer 'vae'" failed: ZeroDivisionError: division by zero
+    """
+    if hook is None:
+        return None
+
+    def named() -> None:
+        try:
+            hook()
+        except Exception as error:
+            raise worker_error(name, error) from error
+
+    return named
+
+
+def worker_error(worker: str, cause: BaseException) -> WorkerError:
+    """Return a `WorkerError` whose `__cause__` is set, without raising it; one that says already what failed, as it is.
+
+    Args:
+        worker: the name of the thread or trainer.
+        cause: what ended it.
+
+    Example:
+        >>> worker_error("trainer 'vae'", ValueError("bad")).__cause__
+        ValueError('bad')
+    """
+    if isinstance(cause, WorkerError):
+        return cause
+    error = WorkerError(worker, cause)
+    error.__cause__ = cause
+    return error
