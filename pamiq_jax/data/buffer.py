@@ -124,6 +124,7 @@ class Buffer[S, X, R](NamedTuple):
         update: `(state, indices, priorities) -> state` takes back what a step found out about the records of
             a batch, int32 and float32 like its field `indices`, or of several batches, oldest first, `[batches, ...]`;
             None for a buffer that does not care.
+        fresh: the records that must be new since a trainer's last run, for a buffer that is learned from once.
         is_ordered: its records must come from one stream, in order, since what lies side by side in it is taken
             for consecutive: windows, rollouts.
 
@@ -156,6 +157,7 @@ class Buffer[S, X, R](NamedTuple):
     can_sample: Callable[[S], jax.Array] | None = None
     update: Callable[[S, jax.Array, jax.Array], S] | None = None
     is_ordered: bool = False
+    fresh: int = 0
 
 
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:

@@ -23,9 +23,10 @@ def rollout_buffer[X](
     The last `bootstrap` records say what came after those that are learned from, for example to bootstrap a
     return from the last value; they come back as the first of the next rollout. A schedule with
 
-        `data=..., batch_size=length + bootstrap, steps=1, when=min_new(length)`
+        `data=..., batch_size=length + bootstrap, steps=1`
 
-    consumes each record once: rollouts overlap in `bootstrap` records and nothing else. If more than `length`
+    consumes each record once: no run starts before `length` new records have come (`fresh`), so that rollouts overlap in
+    `bootstrap` records and nothing else. If more than `length`
     records come before a run starts, the surplus is lost, not learned from late. More steps learn from the same
     rollout again; nothing is added in the meantime.
 
@@ -71,7 +72,9 @@ def rollout_buffer[X](
     def sample(state: RingState[X], batch_size: int, position: ArrayLike, rng_key: jax.Array) -> X:
         return ring.sample(state, required(batch_size), position, rng_key)
 
-    return ring._replace(sample=sample, required=required, can_sample=partial(_has_no_gap, rows), is_ordered=True)
+    return ring._replace(
+        sample=sample, required=required, can_sample=partial(_has_no_gap, rows), is_ordered=True, fresh=length
+    )
 
 
 def _has_no_gap(rows: int, state: RingState[Any]) -> jax.Array:

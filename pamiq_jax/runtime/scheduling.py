@@ -7,7 +7,7 @@ from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import backing_off
-from pamiq_jax.runtime.state import Cells, LearnerState
+from pamiq_jax.runtime.state import Cells, LearnerState, TrainerRun
 
 
 def choose(
@@ -74,12 +74,21 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         if (missing := required - int(now[key].size)) > 0:
             reason = f"has {now[key].size} of the {required} records that a batch is drawn from"
             decision = Decision(False, reason if decision.go else decision.reason, Wake(records=missing))
+        elif decision.go and (missing := _stale(programs, run, source.buffer, key, now[key])) > 0:
+            decision = Decision(
+                False, f"waits for {missing} new records, each is learned from once", Wake(records=missing)
+            )
         elif decision.go and not _can_sample(programs, learner, source.buffer):
             decision = Decision(False, "has no batch that could be drawn, for example no whole window", Wake(records=1))
         decisions.append(decision._replace(reason=f"{key}: {decision.reason}" if key else decision.reason))
     refusals = [decision for decision in decisions if not decision.go]
     reason = " and ".join(decision.reason for decision in refusals or decisions)
     return Decision(not refusals, reason, first_change([decision.wake for decision in refusals], of_all=False))
+
+
+def _stale(programs: Programs, run: TrainerRun, buffer: str, key: str, now: Progress) -> int:
+    """Return how many records are missing to those that a buffer asks to be new since the last run."""
+    return programs.system.buffers[buffer].fresh - int(now.inserted - run.last.get(key, Progress()).inserted)
 
 
 def _can_sample(programs: Programs, learner: LearnerState, buffer: str) -> bool:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
+from pamiq_jax.data import rollout_buffer
 from pamiq_jax.errors import InvalidValueError, UnknownNameError, UnsatisfiableConditionError
-from tests.runtime.fakes import AGENT, World, fed_system, learner, learning_system
+from tests.runtime.fakes import AGENT, World, fed_system, learner, learning_system, python_trainer
 
 
 def schedule(**changes: Any) -> pj.Schedule:
@@ -156,3 +157,21 @@ def test_by_default_every_buffer_gets_the_whole_record() -> None:
         "seen": record,
         "again": record,
     }
+
+
+def test_a_rollout_is_learned_from_once_whatever_the_condition() -> None:
+    seen: list[list[float]] = []
+    trainer = python_trainer(lambda number: None)
+
+    def step(state: Any, batch: Any) -> Any:
+        seen.append(batch.tolist())
+        return state, {}
+
+    schedule = pj.Schedule(trainer._replace(step=step), data="x", batch_size=5)
+    compiled = pj.compile_system(fed_system(schedule, buffers={"x": rollout_buffer(4, bootstrap=1, example=0.0)}))
+    learner, cells = compiled.learner, compiled.cells()
+    for value in range(14):
+        cells.collectors["x"].collect(float(value), version=0)
+        learner, _ = pj.train_tick(compiled.programs, learner, cells, pj.VirtualClock())
+    assert seen == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9, 10, 11, 12]]
+    assert learner.trainers["fit"].reason == "waits for 3 new records, each is learned from once"
