@@ -116,7 +116,12 @@ class Run:
     @property
     def _save_for_signal(self) -> Callable[[], Any] | None:
         """What SIGTERM and `save_signal` save with; None for a run without a directory, which cannot save."""
-        return None if self._lock is None else self.save
+        return None if self._lock is None else self._save_by_signal
+
+    def _save_by_signal(self) -> None:
+        if self._signals.is_terminating:  # whoever has sent it does not wait for long
+            self._workers.saving.hurry()
+        self.save()
 
     def _save_failed(self, error: Exception) -> None:
         self._control.report_error(worker_error("pamiq-saver", error))
@@ -309,13 +314,8 @@ class Run:
         for thread in self._threads:
             thread.join(rest())
         late = [thread.name for thread in self._threads if thread.is_alive()]
-        if not late and not self._rows.close(rest()):
-            late = ["pamiq-metrics"]
-        if not late and not self._watchdog.close(rest()):
-            late = ["pamiq-watchdog"]
-        if not late and not self._workers.saving.close(rest()):
-            late = ["pamiq-saver"]
-        if late:
+        closing = {"metrics": self._rows.close, "watchdog": self._watchdog.close, "saver": self._workers.saving.close}
+        if late or (late := [f"pamiq-{name}" for name, close in closing.items() if not close(rest())]):
             raise TimeoutError(
                 f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
             )
