@@ -25,10 +25,9 @@ def rollout_buffer[X](
 
         `data=..., batch_size=length + bootstrap, steps=1`
 
-    consumes each record once: no run starts before `length` new records have come (`fresh`), so that rollouts overlap in
-    `bootstrap` records and nothing else. If more than `length`
-    records come before a run starts, the surplus is lost, not learned from late. More steps learn from the same
-    rollout again; nothing is added in the meantime.
+    consumes each record once: no run starts before `length` new records have come (`fresh`), so rollouts overlap in
+    `bootstrap` records and nothing else. If more than `length` records come before a run starts, the surplus is lost,
+    not learned from late. More steps learn from the same rollout again; nothing is added in the meantime.
 
     A rollout never goes across a gap, since no return can: `can_sample` is false while another than its first record
     has `Record.is_first` set, after a pause, a restore or a loss. The unfinished rollout before the gap is not learned

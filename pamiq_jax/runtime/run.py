@@ -111,7 +111,12 @@ class Run:
     @property
     def _save_for_signal(self) -> Callable[[], Any] | None:
         """What SIGTERM and `save_signal` save with; None for a run without a directory, which cannot save."""
-        return None if self._lock is None else self.save
+        return None if self._lock is None else self._save_by_signal
+
+    def _save_by_signal(self) -> None:
+        if self._signals.is_terminating:  # whoever has sent it does not wait for long
+            self._workers.saving.hurry()
+        self.save()
 
     def _reporting(self, thread: str) -> Callable[[Exception], None]:
         return lambda error: self._control.report_error(worker_error(thread, error))

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax.checkpoint import Retention, StateInfo, StateStore
+from pamiq_jax.checkpoint import Files, Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
 from pamiq_jax.runtime.rows import floats
@@ -27,6 +28,7 @@ from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Metrics
 
 _HAND_IN_SECONDS = 5.0
+_REST_SECONDS = 0.005
 _LOGGER = logging.getLogger("pamiq_jax")
 
 
@@ -105,6 +107,7 @@ class Saver:
         policy: when to save by itself; None saves only when asked.
         on_error: told of a save that failed; training goes on.
         on_free: called when records may be added to buffers again, and when the next save may begin.
+        is_hurried: set by `hurry` and `close`, for the store's file operations.
         wall_clock: seconds since 1970.
     """
 
@@ -116,8 +119,10 @@ class Saver:
         policy: Condition | None,
         on_error: Callable[[Exception], None],
         on_free: Callable[[], None],
+        is_hurried: threading.Event | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._is_hurried = threading.Event() if is_hurried is None else is_hurried
         self.store, self.status = store, SaveStatus()
         self._keep, self._policy, self._on_error, self._on_free = keep, policy, on_error, on_free
         self._wall_clock = wall_clock
@@ -138,12 +143,17 @@ class Saver:
             self._asked.append(future)
         return future
 
+    def hurry(self) -> None:
+        """Take no rest any more: the process is about to end."""
+        self._is_hurried.set()
+
     def close(self, timeout: float) -> bool:
         """Write what is under way, end the thread, and return whether it has ended in time.
 
         Args:
             timeout: seconds.
         """
+        self.hurry()
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -301,6 +311,28 @@ class Saver:
         _LOGGER.error("a state could not be saved: %s", error)
         if not save.answers:  # who asked is told by the future
             self._on_error(error)
+
+
+def unhurried(files: Files, is_hurried: threading.Event) -> Files:
+    """Return file operations that rest before each file that is made or removed.
+
+    Each operation takes the interpreter, and a core, from a thread that acts. So a save takes 5 ms longer for each
+    block of 1 MiB, and the ticks that it delays are few.
+
+    Args:
+        files: the operations.
+        is_hurried: no rest is taken once this is set.
+    """
+
+    def create(path: Path) -> int:
+        is_hurried.wait(_REST_SECONDS)
+        return files.create(path)
+
+    def remove(path: Path) -> None:
+        is_hurried.wait(_REST_SECONDS)
+        files.remove(path)
+
+    return files._replace(create=create, remove=remove)
 
 
 def _host_copy(leaf: Any) -> Any:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
+from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
-from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
+from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus, unhurried
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.types import Metrics
 
@@ -176,8 +177,15 @@ class SavingOptions(NamedTuple):
         """Return the run's saves; starts their thread if there is a directory."""
         if directory is None:
             return Saving(None, self.origin)
-        store = StateStore(directory)
-        saver = Saver(store, keep=self.keep, policy=self.policy, on_error=on_error, on_free=on_free)
+        is_hurried = threading.Event()
+        saver = Saver(
+            StateStore(directory, unhurried(LOCAL_FILES, is_hurried)),
+            keep=self.keep,
+            policy=self.policy,
+            on_error=on_error,
+            on_free=on_free,
+            is_hurried=is_hurried,
+        )
         return Saving(saver, self.origin)
 
 
@@ -201,6 +209,11 @@ class Saving:
         if self.saver is not None:
             self.saver.resume_from(self._progress(ready, learner))
         return ready, learner
+
+    def hurry(self) -> None:
+        """Write as fast as the disk can, from now on, whatever that does to who acts."""
+        if self.saver is not None:
+            self.saver.hurry()
 
     def close(self, timeout: float) -> bool:
         """End the saver's thread, and return whether it has ended in time."""

@@ -69,6 +69,11 @@ class TerminationSignals:
         self._worker: threading.Thread | None = None
         self._is_armed = False
 
+    @property
+    def is_terminating(self) -> bool:
+        """Whether SIGTERM has come."""
+        return self._terminations > 0
+
     def install(self) -> bool:
         """Install the handlers, and return whether SIGTERM's is.
 

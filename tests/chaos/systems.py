@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import Files, StateStore
+from pamiq_jax.checkpoint import Files
 from pamiq_jax.errors import WorkerError
 from pamiq_jax.runtime import saving
 from pamiq_jax.runtime.state import InferReport
@@ -51,7 +50,7 @@ def busy_system(world: World | None = None, *, interval_seconds: float | None = 
 @contextlib.contextmanager
 def saving_with(files: Files) -> Generator[None]:
     """Have runs that are launched within save through these file operations."""
-    with mock.patch.object(saving, "StateStore", functools.partial(StateStore, files=files)):
+    with mock.patch.object(saving, "LOCAL_FILES", files):
         yield
 
 

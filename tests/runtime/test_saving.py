@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint import LOCAL_FILES, StateInfo, StateStore, latest_n
 from pamiq_jax.conditions import Progress
 from pamiq_jax.runtime import saver as saver_module
-from pamiq_jax.runtime.saver import Saver
+from pamiq_jax.runtime.saver import Saver, unhurried
 from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, learning_system
 
 
@@ -142,6 +142,37 @@ def test_who_does_not_answer_is_saved_as_last_known(
     value = StateStore(tmp_path).read(info)
     assert (info.facts["ticks"], value["worlds"], value["waiting"]["seen"]["counts"]) == ({"agent": 0}, {}, (0, 0, 0))
     assert "saved without the present state of agent, which did not answer" in caplog.text
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+def test_a_rest_is_taken_before_files_are_made_and_removed(is_hurried: bool, tmp_path: Path) -> None:
+    class Rests(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if not self.is_set():
+                taken.append(timeout)
+            return self.is_set()
+
+    taken: list[float | None] = []
+    hurried = Rests()
+    if is_hurried:
+        hurried.set()
+    store = StateStore(tmp_path, unhurried(LOCAL_FILES, hurried))
+    for seed in (0, 1):
+        store.write(np.full(100, seed), facts={}, created_at=0.0)
+    store.prune(latest_n(1))
+    created, removed = 2 * 3, 3  # a block, a manifest and its checksum
+    assert taken == [] if is_hurried else [saver_module._REST_SECONDS] * (created + removed)
+
+
+@pytest.mark.parametrize("terminations", [0, 1])
+def test_only_a_termination_hurries(terminations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pj.launch(pj.System(models={"m": pj.Model(np.zeros(3, np.float32))}), directory=tmp_path) as run:
+        saver = run._workers.saving.saver
+        assert saver is not None
+        monkeypatch.setattr(run._signals, "_terminations", terminations)
+        run._save_by_signal()
+        assert saver._is_hurried.is_set() == bool(terminations)
+        monkeypatch.undo()  # while a termination is under way the handlers stay
 
 
 def test_what_is_handed_in_too_late_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
