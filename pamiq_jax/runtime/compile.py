@@ -79,7 +79,7 @@ def compile_system(
         actors[name] = first_actor(interaction, _named_key(base, AGENT if name == AGENT else f"{AGENT} {name}"))
         acting[name], records[name] = acting_program(system, name, params, actors[name])
     examples = {name: _example(system, name, records) for name in system.buffers}
-    buffers = {name: _first_buffer(system.buffers[name], example) for name, example in examples.items()}
+    buffers = {name: _first_buffer(system, name, example) for name, example in examples.items()}
     programs = Programs(
         system=system,
         acting=acting,
@@ -232,8 +232,15 @@ def _record(example: PyTree) -> Record[PyTree]:
     return Record(example, np.int32(0), np.bool_(False))
 
 
-def _first_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> BufferRun:
-    return BufferRun(jax.device_put(own(buffer.init(_record(example))), _device(buffer)))
+def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
+    buffer = system.buffers[name]
+    record = trees.zeros_of(record_spec(_record(example)))  # arrays: an `init` of somebody's own may compute with them
+    try:
+        state = buffer.init(record)
+    except Exception as error:
+        error.add_note(f"while buffer {name!r} was made: its `init` was given a record of zeros, {record_spec(record)}")
+        raise
+    return BufferRun(jax.device_put(own(state), _device(buffer)))
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
