@@ -164,6 +164,8 @@ class Buffer[S, X, R](NamedTuple):
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:
     """Return the bytes that the buffer's state takes for records like the example, without making it.
 
+    The example is taken as it is: for what a system holds, give a whole `Record`.
+
     Example:
         >>> from pamiq_jax.data import ring_buffer
         >>> buffer_bytes(ring_buffer(capacity=1000), {"image": np.zeros((64, 64), np.uint8)})

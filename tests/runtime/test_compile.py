@@ -114,7 +114,9 @@ class TestBuffersOfOnesOwn:
         system = learning_system(buffers={"seen": names["newest"]}, trainers={"fit": schedule})
         result = pj.run_lockstep(system, 4)
         assert result.snapshot.version == 1
-        assert int(result.learner.buffers["seen"].state[0].data["observation"][0]) == 3
+        state: Any = result.learner.buffers["seen"].state
+        record: Any = state[0]
+        assert int(record.data["observation"][0]) == 3
 
     def test_an_init_that_raises_is_named(self) -> None:
         def init(example: Any) -> Any:
