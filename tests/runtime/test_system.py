@@ -17,11 +17,11 @@ def schedule(**changes: Any) -> pj.Schedule:
 
 class TestNames:
     def test_unknown_buffer_lists_the_known_ones(self) -> None:
-        with pytest.raises(UnknownNameError, match="trainer 'fit': no buffer is named 'y'; known buffers: 'x'"):
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no buffer is named 'y'; known: 'x'"):
             fed_system(schedule(data="y"))
 
     def test_unknown_trained_model_lists_the_known_ones(self) -> None:
-        with pytest.raises(UnknownNameError, match="trainer 'fit': no model is named 'critic'; known models: 'policy'"):
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no model is named 'critic'; known: 'policy'"):
             fed_system(schedule(trainer=learner("critic")))
 
     def test_unknown_published_model(self) -> None:
@@ -41,7 +41,7 @@ class TestNames:
             fed_system(queues={"y": pj.Queue()})
 
     def test_an_unknown_name_is_a_key_error(self) -> None:
-        with pytest.raises(KeyError, match="known buffers"):
+        with pytest.raises(KeyError, match="known: 'x'"):
             fed_system(schedule(data="y"))
 
 
