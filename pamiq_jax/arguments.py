@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Collection
 from fractions import Fraction
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
 
 from pamiq_jax.errors import InvalidValueError
 
@@ -28,6 +32,24 @@ def checked_number(argument: str, value: float, least: float, most: float) -> fl
     if isinstance(value, bool) or not least <= value <= most:
         raise InvalidValueError(argument, value, f"a number from {least} to {most}")
     return value
+
+
+def checked_positive(argument: str, value: float, remedy: str = "") -> float:
+    """Return `value`, or raise InvalidValueError unless it is a number above 0; neither NaN nor infinity is."""
+    given: Any = value  # users may not type
+    is_number = isinstance(given, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise InvalidValueError(argument, value, "more than 0 and finite", remedy)
+    return value
+
+
+def checked_names(argument: str, names: Collection[str] | None, kind: str) -> None:
+    """Raise InvalidValueError if names are one string, whose letters would be taken for them, or are no strings."""
+    if isinstance(names, str):
+        raise InvalidValueError(argument, names, f"a tuple of {kind} names", f"write ({names!r},)")
+    given: Any = () if names is None else names  # users may not type
+    if not isinstance(given, Collection) or not all(isinstance(name, str) for name in cast(Collection[Any], given)):
+        raise InvalidValueError(argument, names, f"a tuple of {kind} names", "name them as the system does")
 
 
 def checked_fraction(argument: str, value: float, least: float, most: float) -> Fraction:

@@ -79,7 +79,7 @@ class UnknownNameError(PamiqError, KeyError):
     def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "") -> None:
         asker = f"{where}: " if where else ""
         names = ", ".join(sorted(repr(known_name) for known_name in known)) or "none"
-        self._message = f"{asker}no {kind} is named {name!r}; known {kind}s: {names}"
+        self._message = f"{asker}no {kind} is named {name!r}; known: {names}"
         super().__init__(self._message)
 
     @override

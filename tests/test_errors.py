@@ -38,8 +38,10 @@ def test_a_value_out_of_range_comes_with_range_and_remedy() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     error = errors.UnknownNameError("model", "x", ["b", "a"], "trainer 'vae'")
-    assert str(error) == "trainer 'vae': no model is named 'x'; known models: 'a', 'b'"
-    assert str(errors.UnknownNameError("buffer", "x", [])) == "no buffer is named 'x'; known buffers: none"
+    assert str(error) == "trainer 'vae': no model is named 'x'; known: 'a', 'b'"
+    assert str(errors.UnknownNameError("buffer", "x", [])) == "no buffer is named 'x'; known: none"
+    odd = errors.UnknownNameError("entry of the data", "x", ["y"])
+    assert str(odd) == "no entry of the data is named 'x'; known: 'y'"
 
 
 def test_a_losss_output_is_described_by_its_parts() -> None:

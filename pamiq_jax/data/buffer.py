@@ -129,14 +129,17 @@ class Buffer[S, X, R](NamedTuple):
             for consecutive: windows, rollouts.
 
     Example:
-        One that holds the newest record alone:
+        One that holds the newest record alone, whatever its form; in a system that is a `Record`:
 
         >>> newest = Buffer(
-        ...     init=lambda example: (jnp.asarray(example), jnp.int32(0)),
+        ...     init=lambda example: (jax.tree.map(jnp.asarray, example), jnp.int32(0)),
         ...     add=lambda state, records, count: (
-        ...         jnp.where(count > 0, records[count - 1], state[0]), jnp.minimum(state[1] + count, 1)
+        ...         jax.tree.map(lambda old, rows: jnp.where(count > 0, rows[count - 1], old), state[0], records),
+        ...         jnp.minimum(state[1] + count, 1),
         ...     ),
-        ...     sample=lambda state, batch_size, position, rng_key: jnp.broadcast_to(state[0], (batch_size,)),
+        ...     sample=lambda state, batch_size, position, rng_key: jax.tree.map(
+        ...         lambda leaf: jnp.broadcast_to(leaf, (batch_size, *leaf.shape)), state[0]
+        ...     ),
         ...     size=lambda state: state[1],
         ...     capacity=1,
         ... )
@@ -162,6 +165,8 @@ class Buffer[S, X, R](NamedTuple):
 
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:
     """Return the bytes that the buffer's state takes for records like the example, without making it.
+
+    The example is taken as it is: for what a system holds, give a whole `Record`.
 
     Example:
         >>> from pamiq_jax.data import ring_buffer

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from pamiq_jax.data.buffer import Buffer, Placement
@@ -92,7 +94,8 @@ def reservoir_buffer[X](
 def _replace_probability(capacity: int, probability: float | None, survival_length: float | None) -> float:
     if survival_length is None:
         probability = 1.0 if probability is None else probability
-        if not 0 < probability <= 1:
+        is_number = isinstance(cast(Any, probability), int | float | np.number) and not isinstance(probability, bool)
+        if not is_number or not 0 < probability <= 1:
             expected, remedy = "more than 0 and at most 1", "leave it out to keep every new record"
             raise InvalidValueError("reservoir_buffer(replace_probability)", probability, expected, remedy)
         return probability

@@ -110,8 +110,7 @@ def sequence_buffer[X](
     """
     check_storage("sequence_buffer", capacity, placement)
     for name, value, least in (("window", window, 1), ("burn_in", burn_in, 0)):
-        if value < least:
-            raise InvalidValueError(f"sequence_buffer({name})", value, f"at least {least}")
+        checked_integer(f"sequence_buffer({name})", value, least)
     length = burn_in + window
     if length > capacity:
         expected = f"at most {capacity - burn_in}, so that with burn_in={burn_in} it fits the capacity"

@@ -136,6 +136,9 @@ class GymnasiumVectorEnvironment:
         self._environments = environments
         self.num_envs = environments.num_envs
         shape = (self.num_envs,)
+        # The batched spaces need not show what is refused here: a Discrete with a start may become a Box.
+        space_spec(environments.single_observation_space, "single_observation_space")
+        space_spec(environments.single_action_space, "single_action_space")
         self._spec = _environment_spec(environments.observation_space, environments.action_space, shape)
         self._observation: Any = _NOT_RESET
         self._has_ended = np.zeros(shape, np.bool_)

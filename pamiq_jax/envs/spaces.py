@@ -29,12 +29,15 @@ def space_spec(space: Space, name: str) -> PyTree:
         name: what to call it in an error.
 
     Raises:
-        InvalidValueError: a space whose values are not arrays of a fixed shape.
+        InvalidValueError: a space whose values are not arrays of a fixed shape, that has no part, or that counts from
+            another number than 0: an agent would act in it, off by that number, without an error.
 
     Example:
         >>> space_spec(gymnasium.spaces.Dict(position=gymnasium.spaces.Discrete(3)), "observation_space")
         {'position': ShapeDtypeStruct(shape=(), dtype=int32)}
     """
+    if isinstance(space, _spaces.Dict | _spaces.Tuple) and not space.spaces:
+        raise InvalidValueError(name, space, "a Dict or Tuple of at least one space", "leave it out, or give it a part")
     if isinstance(space, _spaces.Dict):
         return {key: space_spec(part, f"{name}[{key!r}]") for key, part in space.spaces.items()}
     if isinstance(space, _spaces.Tuple):
@@ -46,6 +49,14 @@ def space_spec(space: Space, name: str) -> PyTree:
             "a Box, Discrete, MultiDiscrete or MultiBinary space, or a Dict or Tuple of them",
             "wrap the environment so that its values are arrays of a fixed shape "
             "(gymnasium.wrappers.TransformObservation, TransformAction, FlattenObservation)",
+        )
+    if np.any(getattr(space, "start", 0)):
+        raise InvalidValueError(
+            name,
+            space,
+            "a space that counts from 0, as an agent's argmax does",
+            "wrap the environment: gymnasium.wrappers.TransformAction(environment, lambda action: action + start, "
+            "space from 0), or TransformObservation with `observation - start`",
         )
     return jax.ShapeDtypeStruct(space.shape or (), jax.dtypes.canonicalize_dtype(space.dtype))
 

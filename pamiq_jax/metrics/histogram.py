@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, override
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class LatencyHistogram(NamedTuple):
         ...     histogram = histogram.add(milliseconds / 1000)
         >>> histogram.total, round(histogram.percentile(50), 2), round(histogram.percentile(99), 2)
         (100, 0.05, 0.1)
+        >>> histogram
+        LatencyHistogram(count=100, p50=0.049 s, p99=0.0977 s)
     """
 
     counts: np.ndarray[Any, np.dtype[np.int64]]
@@ -34,6 +36,11 @@ class LatencyHistogram(NamedTuple):
     def empty() -> LatencyHistogram:
         """Return a histogram of nothing."""
         return LatencyHistogram(np.zeros(_BINS_PER_DECADE * _DECADES, np.int64))
+
+    @override
+    def __repr__(self) -> str:
+        p50, p99 = (f"{self.percentile(percent):.3g} s" for percent in (50, 99))
+        return f"LatencyHistogram(count={self.total}, p50={p50}, p99={p99})"
 
     @property
     def total(self) -> int:

@@ -46,7 +46,7 @@ def compile_schedule(
     schedule = system.trainers[name]
     states = {key: buffers[source.buffer].state for key, source in schedule.sources.items()}
     on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
-    sample = _sample_function(system, schedule)
+    sample = sample_function(system, schedule)
     if not on_host:
         return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk, donates=donates)
     if on_host != set(schedule.sources):
@@ -56,8 +56,13 @@ def compile_schedule(
     return _compile_with_host_data(trainer, sample, run, states, schedule.chunk, donates=donates)
 
 
-def _sample_function(system: System, schedule: Schedule) -> SampleFn:
-    """Return what draws a batch from the states of a schedule's buffers, given by source name."""
+def sample_function(system: System, schedule: Schedule) -> SampleFn:
+    """Return what draws a batch from the states of a schedule's buffers, given by source name.
+
+    Args:
+        system: the system.
+        schedule: of one of its trainers.
+    """
     prepare: Callable[[Any], PyTree] | None = schedule.prepare
     buffers = {key: system.buffers[source.buffer] for key, source in schedule.sources.items()}
     is_updated = any(buffer.update is not None for buffer in buffers.values())

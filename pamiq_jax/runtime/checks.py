@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from pamiq_jax.conditions import check_satisfiable
+from pamiq_jax.data import Buffer
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.interaction import Interaction
-from pamiq_jax.runtime.system import Schedule, System
+from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 
 
 def check_system(system: System) -> None:
@@ -21,6 +22,7 @@ def check_system(system: System) -> None:
         UnsatisfiableConditionError: a trainer would wait for ever.
         InvalidValueError: anything else; see `System`.
     """
+    _check_kinds(system)
     for name, schedule in system.trainers.items():
         _check_names(system, f"trainer {name!r}", schedule)
         _check_models(system, f"trainer {name!r}", schedule)
@@ -30,6 +32,24 @@ def check_system(system: System) -> None:
     for buffer in system.queues:
         if buffer not in system.buffers:
             raise UnknownNameError("buffer", buffer, system.buffers, "System(queues)")
+
+
+def _check_kinds(system: System) -> None:
+    """Raise unless each part is of its own class, and not what belongs into one: users may not type."""
+    kinds: tuple[tuple[str, Mapping[str, Any], type, str], ...] = (
+        ("models", system.models, Model, "wrap parameters: Model(params)"),
+        ("buffers", system.buffers, Buffer, "make one with ring_buffer, or another of the buffers"),
+        ("trainers", system.trainers, Schedule, "wrap a trainer: Schedule(trainer, data=..., batch_size=...)"),
+        ("queues", system.queues, Queue, "write Queue(capacity)"),
+    )
+    for argument, parts, kind, remedy in kinds:
+        if not isinstance(cast(Any, parts), Mapping):
+            expected = f"a dict of {kind.__name__} by name"
+            raise InvalidValueError(f"System({argument})", type(parts).__name__, expected, "give each a name")
+        for name, part in cast(Mapping[str, object], parts).items():
+            if not isinstance(part, kind):
+                where = f"System({argument}) {name!r}"
+                raise InvalidValueError(where, type(part).__name__, f"a {kind.__name__}", remedy)
 
 
 def _check_interactions(system: System) -> None:
@@ -99,5 +119,8 @@ def _check_order(system: System) -> None:
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
         raise InvalidValueError(
-            "Schedule(after)", circle, "an order: trainers that wait in a circle never run"
+            "Schedule(after)",
+            circle,
+            "an order: trainers that wait in a circle never run",
+            "take one of them out of another one's `after`",
         ) from None

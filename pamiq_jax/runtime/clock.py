@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.arguments import checked_positive
 
 
 class Clock(Protocol):
@@ -45,7 +45,7 @@ class RealClock:
         scale: seconds on this clock in one real second.
 
     Raises:
-        InvalidValueError: a scale of 0 or less.
+        InvalidValueError: a scale of 0 or less, or that is no finite number.
 
     Example:
         >>> clock = RealClock()
@@ -58,9 +58,7 @@ class RealClock:
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if scale <= 0:
-            raise InvalidValueError("RealClock(scale)", scale, "more than 0")
-        self.scale = scale
+        self.scale = checked_positive("RealClock(scale)", scale, "1 is the pace of the machine's clock")
         self._start = time.monotonic()
         self._paused_at: float | None = None
 

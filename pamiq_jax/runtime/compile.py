@@ -78,8 +78,8 @@ def compile_system(
     for name, interaction in system.interactions.items():
         actors[name] = first_actor(interaction, _named_key(base, AGENT if name == AGENT else f"{AGENT} {name}"))
         acting[name], records[name] = acting_program(system, name, params, actors[name])
-    examples = {name: _example(system, name, records) for name in system.buffers}
-    buffers = {name: _first_buffer(system.buffers[name], example) for name, example in examples.items()}
+    examples = {name: buffer_example(system, name, records) for name in system.buffers}
+    buffers = {name: _first_buffer(system, name, example) for name, example in examples.items()}
     programs = Programs(
         system=system,
         acting=acting,
@@ -201,8 +201,18 @@ def _publish_function(system: System, name: str) -> Callable[[Any], Any]:
     return publish_cast
 
 
-def _example(system: System, name: str, records: Mapping[str, dict[str, PyTree]]) -> PyTree:
-    """Return the form of a buffer's records, which is the same from wherever they come."""
+def buffer_example(system: System, name: str, records: Mapping[str, dict[str, PyTree]]) -> PyTree:
+    """Return the form of a buffer's records, which is the same from wherever they come.
+
+    Args:
+        system: the system.
+        name: the buffer's name.
+        records: the forms of what the interactions bring, by their names.
+
+    Raises:
+        InvalidValueError: nothing feeds the buffer, and it has no example.
+        RecordMismatchError: two feed it records of different forms.
+    """
     example = system.buffers[name].example
     forms = {} if example is None else {"its example": record_spec(example)}
     for interaction, record in records.items():
@@ -232,8 +242,15 @@ def _record(example: PyTree) -> Record[PyTree]:
     return Record(example, np.int32(0), np.bool_(False))
 
 
-def _first_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> BufferRun:
-    return BufferRun(jax.device_put(own(buffer.init(_record(example))), _device(buffer)))
+def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
+    buffer = system.buffers[name]
+    record = trees.zeros_of(record_spec(_record(example)))  # arrays: an `init` of somebody's own may compute with them
+    try:
+        state = buffer.init(record)
+    except Exception as error:
+        error.add_note(f"while buffer {name!r} was made: its `init` was given a record of zeros, {record_spec(record)}")
+        raise
+    return BufferRun(jax.device_put(own(state), _device(buffer)))
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:

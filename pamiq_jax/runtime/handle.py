@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, override
 
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
@@ -21,6 +21,14 @@ class TrainerHandle:
     def __init__(self, name: str, workers: Workers) -> None:
         self.name = name
         self._workers = workers
+
+    @override
+    def __repr__(self) -> str:
+        learner = self._workers.learner
+        if learner is None:
+            return f"TrainerHandle({self.name!r}, not compiled yet)"
+        run = learner.trainers[self.name]
+        return f"TrainerHandle({self.name!r}, {run.phase.value}, {run.steps} steps)"
 
     def hyperparameters(self, timeout: float = 60.0) -> dict[str, Any]:
         """Return the hyper-parameters that can be changed, with their present values.

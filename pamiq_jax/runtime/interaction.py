@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pamiq_jax.arguments import checked_positive
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.agent import Agent, PythonAgent
 from pamiq_jax.runtime.environment import Environment
@@ -66,13 +67,9 @@ class Interaction:
 
     def __post_init__(self) -> None:
         self._check_agent()
-        if self.interval_seconds is not None and not self.interval_seconds > 0:
-            raise InvalidValueError(
-                "Interaction(interval_seconds)",
-                self.interval_seconds,
-                "more than 0",
-                "None runs without a fixed interval",
-            )
+        if self.interval_seconds is not None:
+            remedy = "None runs without a fixed interval"
+            checked_positive("Interaction(interval_seconds)", self.interval_seconds, remedy)
         self._check_deadline()
 
     def _check_agent(self) -> None:
@@ -87,6 +84,8 @@ class Interaction:
 
     def _check_deadline(self) -> None:
         deadline, interval = self.deadline_seconds, self.interval_seconds
+        if deadline is not None:
+            checked_positive("Interaction(deadline_seconds)", deadline, "None is the interval")
         if deadline is not None and not 0 < deadline <= (deadline if interval is None else interval):
             expected = "more than 0" if interval is None else f"more than 0, and at most the interval of {interval}"
             raise InvalidValueError("Interaction(deadline_seconds)", deadline, expected)

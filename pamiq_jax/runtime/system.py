@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax.numpy as jnp
+import numpy as np
 
-from pamiq_jax.arguments import checked_integer
+from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
 from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
@@ -108,8 +110,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         checked_integer("Schedule(steps)", self.steps, least=1)
-        if not self.weight > 0:
-            raise InvalidValueError("Schedule(weight)", self.weight, "more than 0")
+        checked_positive("Schedule(weight)", self.weight, "1 is the share of a trainer that says nothing")
+        _check_place(self)
         for source in self.sources.values():
             checked_integer("Schedule(batch_size)", source.batch_size, least=1)
         chunk = self.steps_per_chunk
@@ -144,6 +146,19 @@ class Schedule:
         if not self.trainer.compiled:
             return 1
         return max(size for size in range(1, 17) if self.steps % size == 0)
+
+
+def _check_place(schedule: Schedule) -> None:
+    """Raise unless what says when a trainer's turn is, among the others, has the right types: users may not type."""
+    trainer, priority, group = (cast(Any, part) for part in (schedule.trainer, schedule.priority, schedule.group))
+    if not isinstance(trainer, Trainer):
+        remedy = "make one with gradient_trainer or custom_trainer"
+        raise InvalidValueError("Schedule(trainer)", type(trainer).__name__, "a Trainer", remedy)
+    if not isinstance(priority, int | float | np.number) or isinstance(priority, bool) or math.isnan(priority):
+        raise InvalidValueError("Schedule(priority)", priority, "a number", "0 is that of a trainer that says nothing")
+    if group is not None and not isinstance(group, str):
+        raise InvalidValueError("Schedule(group)", group, "a name, or None", "give trainers of a group the same name")
+    checked_names("Schedule(after)", schedule.after, "trainer")
 
 
 @dataclass(frozen=True)

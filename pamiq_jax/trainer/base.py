@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import optax
 
+from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.types import Metrics, Params
 
@@ -172,6 +173,9 @@ def custom_trainer[S, B](
         compiled: False for a step that cannot be traced (Python control flow around its own jitted
             pieces): it runs as it is, and nothing of its state is donated.
 
+    Raises:
+        InvalidValueError: names that are no tuple of names.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> def init(rng_key, params):
@@ -185,6 +189,8 @@ def custom_trainer[S, B](
         >>> print(state.params)
         0.1
     """
+    for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
+        checked_names(f"custom_trainer({argument})", names, "model")
     return Trainer(
         init,
         setup,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
 from pamiq_jax.trainer.optimizer import Optimizer, build_optimizer
@@ -105,9 +106,7 @@ def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) 
 
 def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | None, reads: tuple[str, ...]) -> None:
     for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
-        if isinstance(names, str):
-            name = f"gradient_trainer({argument})"
-            raise InvalidValueError(name, names, "a tuple of model names", f"write ({names!r},)")
+        checked_names(f"gradient_trainer({argument})", names, "model")
     for name in publishes or ():
         if trains is not None and name not in trains:
             raise UnknownNameError("trained model", name, trains, "gradient_trainer(publishes)")

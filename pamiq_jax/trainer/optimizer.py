@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import optax
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.types import Params
 
@@ -44,8 +45,7 @@ def build_optimizer(
         raise InvalidValueError(
             "gradient_trainer(max_gradient_norm)", max_gradient_norm, "more than 0", "float('inf') only measures"
         )
-    if accumulate < 1:
-        raise InvalidValueError("gradient_trainer(accumulate)", accumulate, "an integer of at least 1")
+    checked_integer("gradient_trainer(accumulate)", accumulate, least=1)
     tx = _one_a_model(dict(optimizer)) if isinstance(optimizer, Mapping) else optimizer
     if max_gradient_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(max_gradient_norm), tx)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.wrapped import WrappedState, check_traceable, lift_trainer
 from pamiq_jax.types import Metrics, Params
@@ -51,8 +51,7 @@ def skip_first[S, B](trainer: Trainer[S, B], runs: int) -> Trainer[SkippingState
         3.0 1 9.0
     """
     check_traceable("skip_first", trainer)
-    if runs < 0:
-        raise InvalidValueError("skip_first(runs)", runs, "an integer of at least 0")
+    checked_integer("skip_first(runs)", runs, least=0)
 
     def init(rng_key: jax.Array, params: Params, /) -> SkippingState[S]:
         inner = trainer.init(rng_key, params)

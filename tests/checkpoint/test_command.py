@@ -109,7 +109,7 @@ def test_a_directory_without_states_is_one_line(
 @pytest.mark.parametrize("number", ["0", "7"])
 def test_inspect_refuses_an_unknown_state(number: str, store: StateStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(store.directory), "--state", number]) == 1
-    assert capsys.readouterr().err == f"{store.directory}: no state is named {number}; known states: 1, 2\n"
+    assert capsys.readouterr().err == f"{store.directory}: no state is named {number}; known: 1, 2\n"
 
 
 def test_inspect_passes_over_damaged_manifests(store: StateStore, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def test_a_block_that_vanished_under_a_running_store_is_written_again(tmp_path: 
 def test_an_unknown_number_is_refused(tmp_path: Path) -> None:
     store = store_with(tmp_path, 1, 2)
     for function in (store.read, store.verify):
-        with pytest.raises(UnknownNameError, match="no state is named 7; known states: 1, 2"):
+        with pytest.raises(UnknownNameError, match="no state is named 7; known: 1, 2"):
             function(7)
 
 
@@ -148,7 +148,7 @@ def test_a_state_that_is_pruned_while_it_is_read_is_unknown_not_damaged(tmp_path
         return path.read_bytes()
 
     files = LOCAL_FILES._replace(read=read)
-    with pytest.raises(UnknownNameError, match="no state is named 1; known states: 2"):
+    with pytest.raises(UnknownNameError, match="no state is named 1; known: 2"):
         StateStore(tmp_path, files).read(1)
     assert [report.number for report in StateStore(tmp_path, files).verify()] == [2]
 

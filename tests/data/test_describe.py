@@ -49,8 +49,13 @@ def test_says_where_how_much_and_of_what() -> None:
 
 def test_names_the_parts_of_a_mix() -> None:
     text = describe_buffer(mixed_buffer([ring_buffer(4), reservoir_buffer(8)], [1, 1]), 0.0)
-    assert "16  [0].records" in text
-    assert "32  [1].records" in text
+    assert "16  [0].records.data" in text
+    assert "32  [1].records.data" in text
+
+
+def test_a_plain_example_is_taken_as_the_data_of_a_record() -> None:
+    buffer = ring_buffer(10)
+    assert describe_buffer(buffer, EXAMPLE.data) == describe_buffer(buffer, EXAMPLE)
 
 
 def test_an_example_that_cannot_be_recorded_is_refused() -> None:

@@ -107,6 +107,7 @@ def test_the_smallest_probability_is_not_rounded_away() -> None:
     ("arguments", "message"),
     [
         ({"capacity": 0}, r"reservoir_buffer\(capacity\) is 0"),
+        ({"replace_probability": "x"}, r"replace_probability\) is 'x', expected more than 0 and at most 1; leave it"),
         ({"replace_probability": 0.0}, r"replace_probability\) is 0.0, expected more than 0 and at most 1; leave it"),
         ({"replace_probability": 1.1}, r"replace_probability\) is 1.1"),
         ({"replace_probability": math.nan}, r"replace_probability\) is nan"),

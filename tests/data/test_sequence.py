@@ -192,8 +192,9 @@ def test_memory_grows_by_four_bytes_a_record_not_by_windows() -> None:
     ("arguments", "message"),
     [
         ({"capacity": 0}, r"sequence_buffer\(capacity\) is 0"),
-        ({"window": 0}, r"sequence_buffer\(window\) is 0, expected at least 1"),
-        ({"burn_in": -1}, r"sequence_buffer\(burn_in\) is -1, expected at least 0"),
+        ({"window": 0}, r"sequence_buffer\(window\) is 0, expected an integer from 1"),
+        ({"window": 2.5}, r"sequence_buffer\(window\) is 2.5, expected an integer from 1"),
+        ({"burn_in": -1}, r"sequence_buffer\(burn_in\) is -1, expected an integer from 0"),
         ({"window": 11}, r"window\) is 11, expected at most 10, .*; shorten it or raise the capacity"),
         ({"window": 8, "burn_in": 3}, r"window\) is 8, expected at most 7, so that with burn_in=3"),
         ({"stride": 0}, r"sequence_buffer\(stride\) is 0, expected an integer from 1"),

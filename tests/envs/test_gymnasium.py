@@ -27,7 +27,7 @@ class NestedEnvironment(gymnasium.Env[Any, Any]):
     """Observes what its space says; ends every third step; remembers the actions that it was given."""
 
     observation_space = NESTED
-    action_space = spaces.Dict(move=spaces.Discrete(3, start=1), push=spaces.Box(-1.0, 1.0, (2,)))
+    action_space = spaces.Dict(move=spaces.Discrete(3), push=spaces.Box(-1.0, 1.0, (2,)))
 
     def __init__(self) -> None:
         self.actions: list[Any] = []
@@ -143,7 +143,7 @@ def test_nested_spaces_in_a_vector_environment() -> None:
     environment = GymnasiumVectorEnvironment(vector)
     environment.reset(0)
     assert trees.difference(environment.spec.observation, environment.observe()) is None
-    action = {"move": np.array([1, 3], np.int32), "push": np.zeros((2, 2), np.float32)}
+    action = {"move": np.array([1, 2], np.int32), "push": np.zeros((2, 2), np.float32)}
     feedback = [environment.affect(action) for _ in range(4)]
     assert [row["truncated"].all() for row in feedback] == [False, False, True, False]
     assert feedback[3]["autoreset"].all()

@@ -15,15 +15,15 @@ from gymnasium import spaces
 import pamiq_jax as pj
 from pamiq_jax import trees
 from pamiq_jax.envs import GymnasiumEnvironment, GymnasiumVectorEnvironment
-from pamiq_jax.envs.spaces import from_space
+from pamiq_jax.envs.spaces import from_space, space_spec
+from pamiq_jax.errors import InvalidValueError
 
 ARM = spaces.Tuple([spaces.Discrete(4), spaces.Box(-1.0, 1.0, (2,))])
 SPACES = {
     "discrete": spaces.Discrete(3),
-    "discrete from -1": spaces.Discrete(3, start=-1),
     "multi-binary": spaces.MultiBinary(3),
     "multi-binary matrix": spaces.MultiBinary([2, 3]),
-    "multi-discrete": spaces.MultiDiscrete([3, 4], start=[1, 0]),
+    "multi-discrete": spaces.MultiDiscrete([3, 4]),
     "box of float64": spaces.Box(-1.0, 1.0, (2,), np.float64),
     "image": spaces.Box(0, 255, (2, 2, 3), np.uint8),
     "tuple": spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary(2)]),
@@ -95,3 +95,26 @@ def test_a_compiled_agent_observes_it_acts_in_it_and_learns_from_it(name: str, n
     result = pj.run_lockstep(system, interactions=3)
     assert [float(metrics["is_same"]) for _, metrics in result.metrics] == [1.0, 1.0, 1.0]
     environment.close()
+
+
+@pytest.mark.parametrize("num_envs", [0, 2])
+@pytest.mark.parametrize("space", [spaces.Discrete(3, start=1), spaces.MultiDiscrete([3, 4], start=[1, 0])])
+def test_a_space_that_does_not_count_from_0_is_refused(space: Any, num_envs: int) -> None:
+    with pytest.raises(InvalidValueError, match=r"observation_space is .*, expected a space that counts from 0.*Trans"):
+        echo(space, num_envs)
+
+
+def test_the_remedy_for_it_shifts_what_an_agent_does() -> None:
+    inner = Echo(spaces.Discrete(3, start=1))
+    seen = gymnasium.wrappers.TransformObservation(inner, lambda observation: observation - 1, spaces.Discrete(3))
+    wrapped = gymnasium.wrappers.TransformAction(seen, lambda action: action + 1, spaces.Discrete(3))
+    environment = GymnasiumEnvironment(wrapped)
+    environment.reset(0)
+    environment.affect(np.int32(0))
+    assert environment.observe() == 0
+
+
+@pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict(arm=spaces.Tuple([]))])
+def test_a_space_without_a_part_is_refused(space: Any) -> None:
+    with pytest.raises(InvalidValueError, match="expected a Dict or Tuple of at least one space; leave it out"):
+        space_spec(space, "action_space")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import jax
@@ -103,3 +104,26 @@ def test_version_0_is_what_the_trainer_publishes() -> None:
     halved = trainer._replace(publish=lambda state: {"policy": state.params["policy"] / 2})
     system = fed_system(pj.Schedule(halved, data="x", batch_size=2), models={"policy": pj.Model(jnp.full(3, 4.0))})
     np.testing.assert_array_equal(pj.compile_system(system).cells().store.latest.params["policy"], np.full(3, 2.0))
+
+
+class TestBuffersOfOnesOwn:
+    def test_the_example_of_the_docstring_works_in_a_system(self) -> None:
+        names: dict[str, Any] = {"Buffer": pj.Buffer, "jax": jax, "jnp": jnp}
+        exec(doctest.DocTestParser().get_examples(str(pj.Buffer.__doc__))[0].source, names)
+        schedule = pj.Schedule(learner(), data="seen", batch_size=4, when=pj.min_new(3))
+        system = learning_system(buffers={"seen": names["newest"]}, trainers={"fit": schedule})
+        result = pj.run_lockstep(system, 4)
+        assert result.snapshot.version == 1
+        state: Any = result.learner.buffers["seen"].state
+        record: Any = state[0]
+        assert int(record.data["observation"][0]) == 3
+
+    def test_an_init_that_raises_is_named(self) -> None:
+        def init(example: Any) -> Any:
+            return jnp.zeros(len(example.data))
+
+        buffer = pj.ring_buffer(8, example=0.0)._replace(init=init)
+        with pytest.raises(
+            TypeError, match="while buffer 'x' was made: its `init` was given a record of zeros, Record"
+        ):
+            pj.compile_system(fed_system(buffers={"x": buffer}))

@@ -148,9 +148,7 @@ class TestRefused:
 
     def test_a_tick_of_an_unknown_one(self) -> None:
         compiled = pj.compile_system(pair(trainers={}))
-        with pytest.raises(
-            UnknownNameError, match="no interaction is named 'agent'; known interactions: 'left', 'right'"
-        ):
+        with pytest.raises(UnknownNameError, match="no interaction is named 'agent'; known: 'left', 'right'"):
             pj.infer_tick(compiled.programs, compiled.actors["left"], compiled.cells(), pj.VirtualClock())
 
 

@@ -207,7 +207,7 @@ class TestData:
     def test_unknown_buffer(self) -> None:
         with pj.launch(fed_system()) as run:
             run.wait_until_ready()
-            with pytest.raises(UnknownNameError, match=r"run.collect: no buffer is named 'y'; known buffers: 'x'"):
+            with pytest.raises(UnknownNameError, match=r"run.collect: no buffer is named 'y'; known: 'x'"):
                 run.collect("y", 1.0)
 
     def test_a_record_of_another_form(self) -> None:

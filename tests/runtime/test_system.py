@@ -18,11 +18,11 @@ def schedule(**changes: Any) -> pj.Schedule:
 
 class TestNames:
     def test_unknown_buffer_lists_the_known_ones(self) -> None:
-        with pytest.raises(UnknownNameError, match="trainer 'fit': no buffer is named 'y'; known buffers: 'x'"):
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no buffer is named 'y'; known: 'x'"):
             fed_system(schedule(data="y"))
 
     def test_unknown_trained_model_lists_the_known_ones(self) -> None:
-        with pytest.raises(UnknownNameError, match="trainer 'fit': no model is named 'critic'; known models: 'policy'"):
+        with pytest.raises(UnknownNameError, match="trainer 'fit': no model is named 'critic'; known: 'policy'"):
             fed_system(schedule(trainer=learner("critic")))
 
     def test_unknown_published_model(self) -> None:
@@ -42,7 +42,7 @@ class TestNames:
             fed_system(queues={"y": pj.Queue()})
 
     def test_an_unknown_name_is_a_key_error(self) -> None:
-        with pytest.raises(KeyError, match="known buffers"):
+        with pytest.raises(KeyError, match="known: 'x'"):
             fed_system(schedule(data="y"))
 
 
@@ -72,7 +72,9 @@ class TestCombinations:
 
     def test_trainers_that_wait_in_a_circle(self) -> None:
         trainers = {"a": schedule(after=("b",)), "b": schedule(after=("a",))}
-        with pytest.raises(InvalidValueError, match=r"Schedule\(after\) is '. -> . -> .', expected an order"):
+        with pytest.raises(
+            InvalidValueError, match=r"Schedule\(after\) is '. -> . -> .', expected an order.*; take one of them out"
+        ):
             fed_system(trainers=trainers)
 
     def test_after_a_trainer_that_does_not_exist(self) -> None:
@@ -120,10 +122,53 @@ class TestNumbers:
     def test_uncompiled_steps_are_chunks_of_their_own(self) -> None:
         assert schedule(trainer=learner()._replace(compiled=False), steps=12).chunk == 1
 
-    @pytest.mark.parametrize("interval", [0, -0.1])
-    def test_interval(self, interval: float) -> None:
+    @pytest.mark.parametrize("interval", [0, -0.1, float("inf"), float("nan"), "1"])
+    def test_interval(self, interval: Any) -> None:
         with pytest.raises(InvalidValueError, match=r"Interaction\(interval_seconds\) is .*, expected more than 0"):
             pj.Interaction(AGENT, World(), interval_seconds=interval)
+
+    @pytest.mark.parametrize("scale", [0, float("inf"), float("nan")])
+    def test_time_scale(self, scale: float) -> None:
+        with pytest.raises(InvalidValueError, match=r"RealClock\(scale\) is .*, expected more than 0 and finite; 1 is"):
+            pj.launch(fed_system(), time_scale=scale)
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"weight": float("inf")}, r"Schedule\(weight\) is inf, expected more than 0 and finite; 1 is"),
+            ({"weight": float("nan")}, r"Schedule\(weight\) is nan, expected more than 0 and finite"),
+            ({"priority": "high"}, r"Schedule\(priority\) is 'high', expected a number; 0 is"),
+            ({"group": 3}, r"Schedule\(group\) is 3, expected a name, or None; give"),
+            ({"after": "enc"}, r"Schedule\(after\) is 'enc', expected a tuple of trainer names; write \('enc',\)"),
+            ({"after": (1,)}, r"Schedule\(after\) is \(1,\), expected a tuple of trainer names"),
+            ({"trainer": max}, r"Schedule\(trainer\) is 'builtin_.*', expected a Trainer; make one"),
+        ],
+    )
+    def test_what_a_schedule_is_refused_for(self, change: dict[str, Any], match: str) -> None:
+        with pytest.raises(InvalidValueError, match=match):
+            schedule(**change)
+
+    @pytest.mark.parametrize("argument", ["trains", "publishes", "reads"])
+    def test_one_name_instead_of_a_tuple(self, argument: str) -> None:
+        inner = learner()
+        names: Any = {argument: "abc"}
+        match = rf"custom_trainer\({argument}\) is 'abc', expected a tuple of model names; write \('abc',\)"
+        with pytest.raises(InvalidValueError, match=match):
+            pj.custom_trainer(inner.init, inner.step, **names)
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"trainers": {"t": learner()}}, r"System\(trainers\) 't' is 'Trainer', expected a Schedule; .*Schedule\("),
+            ({"models": {"a": np.zeros(3)}}, r"System\(models\) 'a' is 'ndarray', expected a Model; .*Model\(params\)"),
+            ({"buffers": {"x": []}}, r"System\(buffers\) 'x' is 'list', expected a Buffer; make one"),
+            ({"queues": {"x": 100}}, r"System\(queues\) 'x' is 'int', expected a Queue; write Queue\("),
+            ({"models": pj.Model(0.0)}, r"System\(models\) is 'Model', expected a dict of Model by name; give each"),
+        ],
+    )
+    def test_parts_of_another_kind(self, change: dict[str, Any], match: str) -> None:
+        with pytest.raises(InvalidValueError, match=match):
+            fed_system(**change)
 
     @pytest.mark.parametrize("name", ["capacity", "chunk"])
     def test_queue_needs_positive_numbers(self, name: str) -> None:

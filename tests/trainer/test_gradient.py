@@ -89,7 +89,7 @@ def test_publishing_what_is_not_trained_is_refused() -> None:
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"trainer.init: no model is named 'x'; known models: 'v', 'w'"):
+    with pytest.raises(UnknownNameError, match=r"trainer.init: no model is named 'x'; known: 'v', 'w'"):
         first_state(trains=("x",))
 
 

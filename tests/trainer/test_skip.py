@@ -74,8 +74,10 @@ def test_an_inner_trainer_without_setup_costs_no_copy() -> None:
 
 
 def test_what_cannot_be_skipped_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match=r"skip_first\(runs\) is -1, expected an integer of at least 0"):
+    with pytest.raises(InvalidValueError, match=r"skip_first\(runs\) is -1, expected an integer from 0"):
         skip_first(INNER, -1)
+    with pytest.raises(InvalidValueError, match=r"skip_first\(runs\) is 1.5, expected an integer from 0"):
+        skip_first(INNER, 1.5)  # type: ignore[arg-type]
     untraced = custom_trainer(INNER.init, INNER.step, compiled=False)
     with pytest.raises(InvalidValueError, match=r"skip_first\(trainer.compiled\) is False, .* can be traced"):
         skip_first(untraced, 1)
