@@ -56,7 +56,7 @@ class Recording:
         number: which launch it is, from 1.
         directory: where it lies.
         begin: how it began.
-        damage: once it has been read: "", or where it is cut off, as it is after a kill, or damaged.
+        damage: once it has been read: "", or that it has no end or where it is cut off, after a kill, or damaged.
         is_complete: once it has been read: whether the run was stopped, and not killed.
 
     Raises:
@@ -162,7 +162,8 @@ class Recording:
                 yield value
 
     def _values(self) -> Generator[Any]:
-        self.damage = yield from self._watch_for_end()
+        damage = yield from self._watch_for_end()
+        self.damage = damage or ("" if self.is_complete else "has no end: the run was killed, or still goes on")
 
     def _watch_for_end(self) -> Generator[Any, None, str]:
         values = read_log(self.directory / LOG)

@@ -17,7 +17,7 @@ from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.saved import Renames
-from pamiq_jax.runtime.saving import SavingOptions, find_origin
+from pamiq_jax.runtime.saving import SavingOptions, check_policies, find_origin
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
@@ -94,7 +94,7 @@ def launch(
     """
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
-    faults.check(system.trainers)
+    check_policies("launch", system, save, keep, faults)
     lock = None if directory is None else DirectoryLock(directory)
     try:
         origin = find_origin(None if lock is None else lock.directory, resume, partial, rename)

@@ -21,7 +21,7 @@ from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import log_failure
 from pamiq_jax.runtime.saved import Cut, Renames, collected
 from pamiq_jax.runtime.saver import write_cut
-from pamiq_jax.runtime.saving import Origin, begin, find_origin, system_progress
+from pamiq_jax.runtime.saving import Origin, begin, check_policies, find_origin, system_progress
 from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
@@ -127,6 +127,7 @@ def run_lockstep(
     place = None if directory is None else Path(directory)
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
+    check_policies("run_lockstep", system, save, keep, faults)
     origin = find_origin(place, resume, partial, rename)
     compiled = compile_system(system, seed=seed, check_donation=check_donation, faults=faults)
     run = _Lockstep(compiled, origin, seed)

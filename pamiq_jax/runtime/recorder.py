@@ -27,13 +27,14 @@ from pamiq_jax.runtime.events import Transition
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
-from pamiq_jax.trees import leaf_names
+from pamiq_jax.trees import leaf_names, nbytes
 from pamiq_jax.types import Params
 
 _GATHER_SECONDS = 0.2
 _GATHER_BYTES = 2**20
 _MOST_BYTES = 2**28
 _TICK_BYTES = 1_000
+_SMALL_BYTES = 2**16
 _SUM_SHARE = 0.02
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -136,7 +137,7 @@ class Recorder:
         self._heard = _Heard()
         self._changed = threading.Condition()
         self._waiting = _Waiting([], [], [], [], [])
-        self._unsummed: tuple[int, Mapping[str, Params]] | None = None
+        self._unsummed: list[tuple[int, Mapping[str, Params]]] = []
         self._bytes = 0
         self._tick = 0
         self._reasons: dict[str, str] = {}
@@ -225,8 +226,11 @@ class Recorder:
         )
         size = _size(heard.drained)
         with self._changed:
-            if report.version is not None:  # of several only the newest: older ones can go
-                self._unsummed = (report.version, cells.store.latest.params)
+            if report.version is not None:
+                params = cells.store.latest.params
+                if self._unsummed and nbytes(dict(params)) > _SMALL_BYTES:
+                    self._unsummed.pop()  # of several large ones only the newest: older ones can go
+                self._unsummed.append((report.version, params))
             self._waiting.ticks.append(tick)
             self._waiting.drained.append(heard.drained)
             self._tick += 1
@@ -330,24 +334,24 @@ class Recorder:
         return Drain(name, chunk.count, dict(zip(names, leaves, strict=True)))
 
     def _sums(self) -> list[tuple[int, int]]:
-        """Return the checksum of the newest parameters, as often as that takes a small share of the time."""
+        """Return checksums of published parameters, of large ones as often as that takes a small share of the time."""
         started = time.monotonic()
         with self._changed:
-            unsummed, self._unsummed = self._unsummed, None
-        if unsummed is None or (started < self._sum_after and not self._is_closed):
+            unsummed, self._unsummed = self._unsummed, []
+        is_large = any(nbytes(dict(params)) > _SMALL_BYTES for _, params in unsummed[:1])
+        if is_large and started < self._sum_after and not self._is_closed:
             return []
-        version, params = unsummed
-        checksum = checksum_of(params)
+        sums = [(version, checksum_of(params)) for version, params in unsummed]
         ended = time.monotonic()
         self._sum_after = ended + (ended - started) / _SUM_SHARE
-        return [(version, checksum)]
+        return sums
 
     def _stop_recording(self, reason: str) -> None:
         with self._changed:
             if not self._is_on:
                 return
             self._is_on = False
-            self._waiting, self._unsummed, self._bytes = _Waiting([], [], [], [], []), None, 0
+            self._waiting, self._unsummed, self._bytes = _Waiting([], [], [], [], []), [], 0
             self._is_closed = True
             self._changed.notify()
         self.status = self.status._replace(error=reason, waiting_bytes=0)

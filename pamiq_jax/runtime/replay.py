@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast, override
 import jax
 import numpy as np
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.checkpoint import match
 from pamiq_jax.data import Chunk, CollectorCounts, Record
 from pamiq_jax.errors import InvalidValueError, RecordingError
@@ -64,6 +65,8 @@ class ReplayResult(NamedTuple):
         metrics: `(trainer, metrics)` of each chunk, in order.
         ticks: how many training ticks were done.
         difference: where it first did something else than the live run; None if it never did.
+        checked_version: the newest version whose parameters were compared with the live run's, by their checksum; what
+            came after it agrees in all that is compared at each tick. -1 if there was none.
         damage: where the recording is cut off, as it is after a kill, or damaged; "" if it is whole so far.
         is_complete: whether the replay has come to the end of a run that was stopped, and not killed.
     """
@@ -73,6 +76,7 @@ class ReplayResult(NamedTuple):
     metrics: tuple[tuple[str, Metrics], ...]
     ticks: int
     difference: Difference | None
+    checked_version: int
     damage: str
     is_complete: bool
 
@@ -121,6 +125,8 @@ def replay(
         >>> replayed.difference, bool(replayed.snapshot.params["m"] == snapshot.params["m"])
         (None, True)
     """
+    if until is not None:
+        checked_integer("replay(until)", until, 0)
     recording = _find(directory, number, until)
     compiled = compile_system(system, seed=recording.begin.seed, donates=False, faults=faults)
     clock = VirtualClock()
@@ -143,6 +149,7 @@ def replay(
         tuple(replayed.metrics),
         replayed.ticks,
         replayed.difference,
+        replayed.checked_version,
         recording.damage,
         recording.is_complete and not is_there,
     )
@@ -243,6 +250,7 @@ class _Replay:
         self.difference: Difference | None = None
         self._reasons: dict[str, str] = {}
         self._sums: dict[int, int] = {}
+        self.checked_version = -1
 
     @property
     def version(self) -> int:
@@ -281,6 +289,7 @@ class _Replay:
         self._reasons = reasons
         yield "why trainers run or wait", dict(tick.reasons), changed
         if report.version is not None and (recorded := self._sums.pop(report.version, None)) is not None:
+            self.checked_version = report.version
             yield f"the checksum of version {report.version}", recorded, checksum_of(self.cells.store.latest.params)
 
 

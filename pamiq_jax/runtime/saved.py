@@ -284,6 +284,7 @@ class _Renaming:
 
     def check_used(self, leaves: Mapping[str, Any]) -> None:
         for kind, renames in self._rename.items():
+            stored = {found.group(1) for name in leaves if (found := re.match(rf"\['{kind}'\]\['([^']*)'\]", name))}
             for old in renames:
                 if not any(f"['{old}']" in name for name in leaves):
-                    raise UnknownNameError(kind.removesuffix("s"), old, (), "rename, of what is stored")
+                    raise UnknownNameError(kind.removesuffix("s"), old, sorted(stored), "rename, of what is stored")

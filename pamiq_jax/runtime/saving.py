@@ -13,10 +13,12 @@ from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo,
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
 from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus, unhurried
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
+from pamiq_jax.runtime.system import System
 from pamiq_jax.types import Metrics
 
 
@@ -79,6 +81,23 @@ class Origin(NamedTuple):
         if self.number not in states:
             raise UnknownNameError("state", self.number, states, str(self.directory))
         return states[self.number]
+
+
+def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any) -> None:
+    """Raise if what a run is told about saving and failing is no policy.
+
+    Raises:
+        InvalidValueError: naming the argument.
+        UnknownNameError: `faults` repairs a trainer that does not exist.
+    """
+    if save is not None and not isinstance(save, Condition):
+        raise InvalidValueError(f"{where}(save)", save, "a condition", "write every_seconds(60), for example")
+    if keep is not None and not isinstance(keep, Retention):
+        raise InvalidValueError(f"{where}(keep)", keep, "a retention", "write latest_n(3), for example")
+    if not isinstance(faults, FaultPolicy):
+        remedy = "write fail_fast() or keep_acting(), with brackets"
+        raise InvalidValueError(f"{where}(faults)", faults, "a FaultPolicy", remedy)
+    faults.check(system.trainers)
 
 
 def find_origin(

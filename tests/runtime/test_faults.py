@@ -201,7 +201,9 @@ class TestLive:
             assert status.trainers["fit"].phase is TrainerPhase.FAILED
             assert status.trainers["fit"].reason == "quarantined after 2 restarts: ValueError: the loss is a fish"
             assert status.trainers["fit"].error == "ValueError: the loss is a fish"
-            assert status.errors == ("worker 'trainer fit' failed: ValueError: the loss is a fish (while it was training)",)
+            assert status.errors == (
+                "worker 'trainer fit' failed: ValueError: the loss is a fish (while it was training)",
+            )
             run.resume()
         assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "ERROR"]
 

@@ -231,7 +231,9 @@ class TestInfer:
         }
         with pj.launch(fed_system(models=models)) as run:
             run.wait_until_ready()
-            with pytest.raises(UnknownNameError, match=rf"no model with `apply` is named '{name}'; .*: 'policy'$"):
+            with pytest.raises(
+                UnknownNameError, match=rf"no model with `apply` and `infer=True` is named '{name}'; known: 'policy'$"
+            ):
                 run.infer(name, jnp.ones(3))
 
 

@@ -114,6 +114,7 @@ class TestReplay:
     def test_states_and_metrics_are_those_of_the_live_run(self, live: Live) -> None:
         replayed = pj.replay(live.directory, adjustable())
         assert (replayed.difference, replayed.damage, replayed.is_complete) == (None, "", True)
+        assert replayed.checked_version == replayed.snapshot.version
         assert_equal_trees(parts_of(replayed.learner), parts_of(live.learner))
         assert_equal_trees(replayed.snapshot._asdict(), live.snapshots[max(live.snapshots)]._asdict())
         assert live.status.recording is not None
@@ -308,6 +309,7 @@ class TestCutOff:
         replayed = pj.replay(tmp_path, learning_system())
         assert (replayed.difference, replayed.is_complete) == (None, False)
         assert replayed.ticks >= int(ticks)
+        assert replayed.damage
 
 
 class TestData:
@@ -354,6 +356,21 @@ class TestData:
 
 
 class TestTrouble:
+    def test_what_is_no_policy_is_refused_before_anything_begins(self, tmp_path: Path) -> None:
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"save": 60}, r"\(save\) is 60, expected a condition; write every_seconds"),
+            ({"keep": 3}, r"\(keep\) is 3, expected a retention; write latest_n"),
+            ({"faults": pj.keep_acting}, r"\(faults\) is .*, expected a FaultPolicy; .*with brackets"),
+        ]
+        for options, match in wrong:
+            with pytest.raises(InvalidValueError, match=match):
+                pj.launch(learning_system(), directory=tmp_path, **options)
+            with pytest.raises(InvalidValueError, match=match):
+                pj.run_lockstep(learning_system(), 1, directory=tmp_path, **options)
+        with pytest.raises((InvalidValueError, TypeError), match="until|integer"):
+            pj.replay(tmp_path, learning_system(), until=1.5)  # type: ignore[arg-type]
+        assert not list(tmp_path.iterdir())
+
     def test_a_directory_is_needed(self) -> None:
         with pytest.raises(InvalidValueError, match=r"launch\(directory\) is None, expected a directory"):
             pj.launch(fed_system(), record=True)
