@@ -100,6 +100,19 @@ class StepStructureError(PamiqError, TypeError):
     """A trainer's step returned a state of another structure, shape, dtype or sharding than it was given."""
 
 
+class StepSignatureError(PamiqError, TypeError):
+    """It is not known what a user's step takes or returns.
+
+    Args:
+        step: its name and its parameters.
+        problem: what is not known, and what was tried.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, step: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{step}: {problem}; {remedy}")
+
+
 class PublishMismatchError(PamiqError, TypeError):
     """What a trainer wants to publish differs from version 0 in structure, shape, dtype or sharding.
 
@@ -130,6 +143,10 @@ class TooManyBadUpdatesError(PamiqError, ArithmeticError):
 
 class DonationError(PamiqError, RuntimeError):
     """A published array is among the arguments that a jitted call would donate, and so delete."""
+
+
+class DonationWarning(UserWarning):
+    """A step that runs as plain Python donates what others still read; it is given copies, which take time."""
 
 
 class CompileAfterReadyError(PamiqError, RuntimeError):
