@@ -113,6 +113,22 @@ class StepSignatureError(PamiqError, TypeError):
         super().__init__(f"{step}: {problem}; {remedy}")
 
 
+class MutatedModuleError(PamiqError, RuntimeError):
+    """Inference changed its nnx module, which is made for one call and then gone.
+
+    Args:
+        variables: that were changed; none where variables came or went.
+    """
+
+    def __init__(self, variables: Sequence[str]) -> None:
+        what = ", ".join(variables) or "variables that came or went"
+        super().__init__(
+            f"inference changed its module: {what}; expected a call that changes nothing, since the module is "
+            "made for one call. Leave it in evaluation mode, give random numbers a key, and carry what is to be "
+            "remembered in the agent's carry"
+        )
+
+
 class PublishMismatchError(PamiqError, TypeError):
     """What a trainer wants to publish differs from version 0 in structure, shape, dtype or sharding.
 
