@@ -135,26 +135,41 @@ def test_a_step_as_it_is_keeps_the_contract(make: Any) -> None:
     check_trainer(make(model="line"), {"line": PARAMS}, BATCH)
 
 
-@pytest.mark.parametrize("name", ["loose", "TrainState", "whole run"])
-def test_it_learns_in_a_system_that_proves_that_nothing_published_is_deleted(name: str) -> None:
-    trainer = TRAINERS[name](model="line")
+def learn_in_a_system(trainer: Trainer[Any, Any], runs: int) -> tuple[list[float], Any]:
+    """Return the loss of each run, and the last snapshot; what was published before must still be there."""
     system = pj.System(
         models={"line": pj.Model(PARAMS, lambda params, x: x @ params["w"] + params["b"])},
         buffers={"points": pj.ring_buffer(64, example={"x": np.zeros(2, np.float32), "y": np.float32(0)})},
-        trainers={"fit": pj.Schedule(trainer, data="points", batch_size=4, steps=8, steps_per_chunk=4)},
+        trainers={"fit": pj.Schedule(trainer, data="points", batch_size=4, steps=8)},
     )
-    compiled = pj.compile_system(system, check_donation=True)
+    compiled = pj.compile_system(system, check_donation=trainer.compiled)
     cells, learner, clock = compiled.cells(), compiled.learner, pj.VirtualClock()
     for x in np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32):
         cells.collectors["points"].collect({"x": x, "y": x[0] - x[1] + 3}, version=0)
-    losses = []
-    for _ in range(8):
-        before = cells.store.latest
+    losses: list[float] = []
+    snapshots = [cells.store.latest]
+    while len(snapshots) <= runs:
         learner, report = pj.train_tick(compiled.programs, learner, cells, clock)
-        losses.append(float(next(value for name, value in report.metrics.items() if "loss" in name)))
-        assert np.isfinite(np.asarray(before.params["line"]["w"])).all()  # it is still there
+        losses += [float(value) for name, value in (report.metrics or {}).items() if "loss" in name]
+        if cells.store.latest is not snapshots[-1]:
+            snapshots.append(cells.store.latest)
+    assert not any(leaf.is_deleted() for snapshot in snapshots for leaf in jax.tree.leaves(dict(snapshot.params)))
+    return losses, snapshots[-1]
+
+
+@pytest.mark.parametrize("name", ["loose", "TrainState", "whole run"])
+def test_it_learns_in_a_system_that_proves_that_nothing_published_is_deleted(name: str) -> None:
+    losses, snapshot = learn_in_a_system(TRAINERS[name](model="line"), runs=8)
     assert losses[-1] < losses[0]
-    assert set(cells.store.latest.params["line"]) == {"w", "b"}
+    assert set(snapshot.params["line"]) == {"w", "b"}
+
+
+def test_in_a_system_a_step_in_python_that_donates_deletes_nothing_published() -> None:
+    trainer = trainer_from_step(in_python, TX, model="line", compiled=False)
+    with pytest.warns(DonationWarning, match="donates 7 of its arrays") as warned:
+        losses, _ = learn_in_a_system(trainer, runs=3)
+    assert losses[-1] < losses[0]
+    assert len(warned) == 1
 
 
 def test_what_a_step_donates_is_found_in_it() -> None:
