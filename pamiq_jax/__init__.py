@@ -87,6 +87,7 @@ from pamiq_jax.trainer import (
     gradient_trainer,
     set_hyperparameters,
     skip_first,
+    trainer_from_step,
     with_hyperparameters,
     with_targets,
 )
@@ -171,6 +172,7 @@ __all__ = [
     "skip_first",
     "time_of_day",
     "train_tick",
+    "trainer_from_step",
     "transition",
     "when",
     "with_hyperparameters",

@@ -120,6 +120,35 @@ class StepStructureError(PamiqError, TypeError):
     """A trainer's step returned a state of another structure, shape, dtype or sharding than it was given."""
 
 
+class StepSignatureError(PamiqError, TypeError):
+    """It is not known what a user's step takes or returns.
+
+    Args:
+        step: its name and its parameters.
+        problem: what is not known, and what was tried.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, step: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{step}: {problem}; {remedy}")
+
+
+class MutatedModuleError(PamiqError, RuntimeError):
+    """Inference changed its nnx module, which is made for one call and then gone.
+
+    Args:
+        variables: that were changed; none where variables came or went.
+    """
+
+    def __init__(self, variables: Sequence[str]) -> None:
+        what = ", ".join(variables) or "variables that came or went"
+        super().__init__(
+            f"inference changed its module: {what}; expected a call that changes nothing, since the module is "
+            "made for one call. Leave it in evaluation mode, give random numbers a key, and carry what is to be "
+            "remembered in the agent's carry"
+        )
+
+
 class PublishMismatchError(PamiqError, TypeError):
     """What a trainer wants to publish differs from version 0 in structure, shape, dtype or sharding.
 
@@ -150,6 +179,10 @@ class TooManyBadUpdatesError(PamiqError, ArithmeticError):
 
 class DonationError(PamiqError, RuntimeError):
     """A published array is among the arguments that a jitted call would donate, and so delete."""
+
+
+class DonationWarning(UserWarning):
+    """A step that runs as plain Python donates what others still read; it is given copies, which take time."""
 
 
 class CompileAfterReadyError(PamiqError, RuntimeError):

@@ -27,6 +27,7 @@ from pamiq_jax.trainer.donation import (
 )
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
+from pamiq_jax.trainer.from_step import trainer_from_step
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
 from pamiq_jax.trainer.guard import GuardedState, guard, needs_rollback, skip_reader
 from pamiq_jax.trainer.hyperparameters import (
@@ -38,6 +39,8 @@ from pamiq_jax.trainer.hyperparameters import (
 from pamiq_jax.trainer.optimizer import Optimizer
 from pamiq_jax.trainer.priorities import Drawn, RecordPriorities
 from pamiq_jax.trainer.skip import SkippingState, skip_first
+from pamiq_jax.trainer.step_donation import donated_leaves
+from pamiq_jax.trainer.step_state import ParamsPlace, StepState, check_arrays
 from pamiq_jax.trainer.targets import with_targets
 from pamiq_jax.trainer.wrapped import WrappedState
 
@@ -55,6 +58,7 @@ __all__ = [
     "InitFn",
     "LossFn",
     "Optimizer",
+    "ParamsPlace",
     "PublishFn",
     "ReadingState",
     "ReceiveFn",
@@ -62,6 +66,7 @@ __all__ = [
     "SampleFn",
     "SkippingState",
     "StepFn",
+    "StepState",
     "Trainer",
     "TrainerPrograms",
     "TrainerState",
@@ -69,10 +74,12 @@ __all__ = [
     "alternate",
     "buffer_pointers",
     "check_alive",
+    "check_arrays",
     "check_not_donated",
     "check_step",
     "compile_trainer",
     "custom_trainer",
+    "donated_leaves",
     "ema",
     "explain_donation",
     "forwarded_leaves",
@@ -89,6 +96,7 @@ __all__ = [
     "set_hyperparameters",
     "skip_first",
     "skip_reader",
+    "trainer_from_step",
     "unchanged",
     "with_hyperparameters",
     "with_targets",

@@ -35,7 +35,7 @@ def gradient_trainer[P, B](
         loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars. Among them
             "priorities", float32 `[B]`, are given to the records of the batch, see `prioritized_buffer`.
         tx: any optax transformation, or `{model: transformation}`: several optimizers, each with a
-            schedule of its own; schedules count updates.
+            schedule of its own; schedules count updates. One that asks for the loss (`value=`) gets it.
         trains: names of the models to take from the parameters that `init` is given; the loss then
             gets a dict by name. None takes those that `tx` names, or the whole tree, whatever its form.
         publishes: names of the models that inference may see; by default all that are trained.
@@ -65,6 +65,7 @@ def gradient_trainer[P, B](
     _check_names(trains, publishes, reads)
     _check_optimizers(tx, trains)
     optimizer = build_optimizer(tx, max_gradient_norm=max_gradient_norm, accumulate=accumulate)
+    optimizer = optax.with_extra_args_support(optimizer)
     is_normed = max_gradient_norm is not None
 
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[P]:
@@ -75,11 +76,13 @@ def gradient_trainer[P, B](
     def step(state: TrainerState[P], batch: B, /) -> tuple[TrainerState[P], Metrics]:
         rng_key = jax.random.fold_in(state.rng_key, state.step)
         constants = state.reads if isinstance(state, ReadingState) else {}
-        grad_fn = jax.value_and_grad(_checked(_with_constants(loss_fn, constants)), has_aux=True)
-        (loss, metrics), gradients = grad_fn(state.params, batch, rng_key)
+        loss_of = _checked(_with_constants(loss_fn, constants))
+        (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, rng_key)
         # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(gradients, state.opt_state, cast(Any, state.params))
+            # Line searches, plateaus and Polyak steps ask for the loss; others do not look at it.
+            asked = {"value": loss, "grad": gradients, "value_fn": lambda params: loss_of(params, batch, rng_key)[0]}
+            updates, opt_state = optimizer.update(gradients, state.opt_state, cast(Any, state.params), **asked)
             params = cast(P, optax.apply_updates(cast(Any, state.params), updates))
             norm = {"gradient_norm": optax.tree.norm(gradients)} if is_normed else {}
         state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)

@@ -149,9 +149,7 @@ class TestRepair:
     def test_only_those_named_are_repaired(self) -> None:
         policy = pj.keep_acting(repair={"other": halve})
         assert (policy.repair_of("other"), policy.repair_of("fit")) == (halve, None)
-        with pytest.raises(
-            UnknownNameError, match=r"keep_acting\(repair\): no trainer is named 'other'; known .*'fit'"
-        ):
+        with pytest.raises(UnknownNameError, match=r"keep_acting\(repair\): no trainer is named 'other'; known: 'fit'"):
             pj.compile_system(fed_system(schedule()), faults=policy)
         with pytest.raises(UnknownNameError, match="no trainer is named 'other'"):
             pj.launch(fed_system(schedule()), faults=policy)

@@ -367,7 +367,7 @@ class TestTrouble:
                 pj.launch(learning_system(), directory=tmp_path, **options)
             with pytest.raises(InvalidValueError, match=match):
                 pj.run_lockstep(learning_system(), 1, directory=tmp_path, **options)
-        with pytest.raises((InvalidValueError, TypeError), match="until|integer"):
+        with pytest.raises((InvalidValueError, TypeError), match=r"until|integer"):
             pj.replay(tmp_path, learning_system(), until=1.5)  # type: ignore[arg-type]
         assert not list(tmp_path.iterdir())
 

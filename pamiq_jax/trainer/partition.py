@@ -1,0 +1,104 @@
+"""A gradient step on a part of a model's arrays, beside which others are kept: statistics, constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
+from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.step_state import check_arrays
+from pamiq_jax.types import Metrics, Params
+
+
+class Partition(NamedTuple):
+    """How one model's arrays are taken apart and put together.
+
+    Attributes:
+        split: `(model) -> (trained, rest)`.
+        merge: `(trained, rest) -> model`.
+        check: `(name, model)`; raises where the model is not what can be taken apart.
+    """
+
+    split: Callable[[Params], tuple[Params, Params]]
+    merge: Callable[[Params, Params], Params]
+    check: Callable[[str, Params], None] = check_arrays
+
+
+def partitioned_trainer(
+    loss_fn: Callable[[Params, Any, jax.Array], tuple[jax.Array, tuple[Params, Metrics]]],
+    tx: optax.GradientTransformation,
+    partition: Partition,
+    *,
+    model: str | None = None,
+) -> Trainer[TrainerState[Any], Any]:
+    """Return a trainer that follows the gradient with respect to a part of a model, and takes over the rest.
+
+    The whole model is published, and is `state.params`; the optimizer has seen the trained part alone.
+
+    Args:
+        loss_fn: `(model, batch, rng_key) -> (loss, (model, metrics))`: the model that comes back has the rest as the
+            step leaves it; what it has in the trained part is not looked at.
+        tx: any optax transformation, of the trained part.
+        partition: which part is trained.
+        model: the model's name in a system; None: the parameters are one model, as they are.
+
+    Example:
+        >>> partition = Partition(lambda m: (m["w"], m["mean"]), lambda w, mean: {"w": w, "mean": mean})
+        >>> def loss_fn(m, batch, rng_key):
+        ...     return jnp.mean((m["w"] - batch) ** 2), ({**m, "mean": batch.mean()}, {})
+        >>> trainer = partitioned_trainer(loss_fn, optax.sgd(0.5), partition)
+        >>> state = trainer.init(jax.random.key(0), {"w": jnp.float32(0), "mean": jnp.float32(0)})
+        >>> state, metrics = trainer.step(state, jnp.full(4, 3.0))
+        >>> print(state.params["w"], state.params["mean"])
+        3.0 3.0
+    """
+
+    def init(rng_key: jax.Array, params: Params, /) -> TrainerState[Any]:
+        whole = _the_model(params, model)
+        partition.check("params" if model is None else f"model {model!r}", whole)
+        trained, _ = partition.split(whole)
+        if not jax.tree.leaves(trained):
+            raise InvalidValueError("the trained part of the model", trained, "at least one array")
+        # Some optimizers start from the parameters themselves; their state is donated, and one buffer can't be both.
+        opt_state = jax.tree.map(jnp.copy, tx.init(trained))
+        params = whole if model is None else {model: whole}
+        return TrainerState(params, opt_state, jnp.zeros((), jnp.int32), rng_key)
+
+    def step(state: TrainerState[Any], batch: Any, /) -> tuple[TrainerState[Any], Metrics]:
+        trained, rest = partition.split(_the_model(state.params, model))
+        rng_key = jax.random.fold_in(state.rng_key, state.step)
+
+        def loss_of(trained: Params) -> tuple[jax.Array, tuple[Params, Metrics]]:
+            return _checked(loss_fn(partition.merge(trained, rest), batch, rng_key))
+
+        (loss, (after, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(gradients, state.opt_state, trained)
+            trained = optax.apply_updates(trained, updates)
+        whole = partition.merge(trained, partition.split(after)[1])
+        params = whole if model is None else {model: whole}
+        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), {"loss": loss, **metrics}
+
+    return custom_trainer(init, step, trains=None if model is None else (model,))
+
+
+def _the_model(params: Params, model: str | None) -> Params:
+    if model is None:
+        return params
+    if not isinstance(params, Mapping) or model not in params:
+        known = list(cast(Mapping[str, Any], params)) if isinstance(params, Mapping) else ()
+        raise UnknownNameError("model", model, known, "trainer.init")
+    return cast(Mapping[str, Params], params)[model]
+
+
+def _checked(output: Any) -> Any:
+    is_pair = isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 2
+    if not is_pair or jnp.shape(output[0]) != () or not isinstance(output[1][1], Mapping):
+        raise LossOutputError(output)
+    return output[0], (output[1][0], dict(output[1][1]))
