@@ -24,9 +24,8 @@ from pamiq_jax.errors import (
     UnknownNameError,
     WorkerError,
 )
-from pamiq_jax.recording import LogWriter, Recording
+from pamiq_jax.recording import Recording
 from pamiq_jax.runtime import MetricRow
-from pamiq_jax.runtime import recorder as recorder_module
 from tests.runtime.everything import everything
 from tests.runtime.fakes import (
     PATIENCE,
@@ -353,58 +352,3 @@ class TestData:
             run.wait_until_ready()
         with pytest.raises(RecordingError, match="no record came into buffer 'x'"):
             Recording(tmp_path).records("x")
-
-
-class TestTrouble:
-    def test_what_is_no_policy_is_refused_before_anything_begins(self, tmp_path: Path) -> None:
-        wrong: list[tuple[dict[str, Any], str]] = [
-            ({"save": 60}, r"\(save\) is 60, expected a condition; write every_seconds"),
-            ({"keep": 3}, r"\(keep\) is 3, expected a retention; write latest_n"),
-            ({"faults": pj.keep_acting}, r"\(faults\) is .*, expected a FaultPolicy; .*with brackets"),
-        ]
-        for options, match in wrong:
-            with pytest.raises(InvalidValueError, match=match):
-                pj.launch(learning_system(), directory=tmp_path, **options)
-            with pytest.raises(InvalidValueError, match=match):
-                pj.run_lockstep(learning_system(), 1, directory=tmp_path, **options)
-        with pytest.raises((InvalidValueError, TypeError), match=r"until|integer"):
-            pj.replay(tmp_path, learning_system(), until=1.5)  # type: ignore[arg-type]
-        assert not list(tmp_path.iterdir())
-
-    def test_a_directory_is_needed(self) -> None:
-        with pytest.raises(InvalidValueError, match=r"launch\(directory\) is None, expected a directory"):
-            pj.launch(fed_system(), record=True)
-
-    def test_nothing_was_recorded(self, tmp_path: Path, live: Live) -> None:
-        with pytest.raises(RecordingError, match=r"holds no recording, expected `recording/<number>`; launch with"):
-            pj.replay(tmp_path, fed_system())
-        with pytest.raises(UnknownNameError, match="no recording is named 7"):
-            pj.replay(live.directory, adjustable(), number=7)
-
-    def test_a_full_disk_ends_the_recording_and_nothing_else(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        append, calls = LogWriter.append, iter(range(10_000))
-
-        def failing(log: LogWriter, value: Any) -> int:
-            if next(calls) >= 3:
-                raise OSError(28, "No space left on device")
-            return append(log, value)
-
-        monkeypatch.setattr(LogWriter, "append", failing)
-        with pj.launch(learning_system(), directory=tmp_path, record=True) as run:
-            with pytest.raises(WorkerError, match="No space left on device") as raised:
-                run.wait(PATIENCE)
-            assert isinstance(raised.value.__cause__, RecordingError)
-            run.wait_for_version(run.snapshot.version + 2, PATIENCE)
-            status = run.status.recording
-            assert status is not None
-            assert "it has ended: OSError" in str(status)
-        assert pj.replay(tmp_path, learning_system()).difference is None
-
-    def test_a_disk_that_is_too_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recorder_module, "_MOST_BYTES", 500)
-        with pj.launch(learning_system(), directory=tmp_path, record=True) as run:
-            with pytest.raises(WorkerError, match="the disk is too slow"):
-                run.wait(PATIENCE)
-            run.wait_for_version(run.snapshot.version + 2, PATIENCE)
