@@ -126,6 +126,14 @@ class LabelledDigits:
         label = np.int32(self._digits.labels[self._number])
         return {"label": label, "right": np.float32(guess == label)}
 
+    def save_state(self) -> Any:
+        """Return what the next digits depend on."""
+        return self._random.bit_generator.state
+
+    def load_state(self, state: Any) -> None:
+        """Go on from there."""
+        self._random.bit_generator.state = state
+
     def close(self) -> None:
         """Hold nothing that would have to be released."""
 

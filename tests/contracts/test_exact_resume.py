@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import pamiq_jax as pj
-from examples import curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
+from examples import classifiers, curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
 from examples.digits import load_digits
 from pamiq_jax.checkpoint import StateStore, match, named_leaves
 from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffer, sequence_buffer
@@ -124,6 +124,12 @@ def curious() -> pj.System:
     return dataclasses.replace(system, trainers={"dynamics": learn, "ppo": update})
 
 
+def classified(variant: Callable[[], classifiers.Variant]) -> pj.System:
+    system = smaller(classifiers.make_system(variant(), load_digits()[0]), **ROUNDS)
+    # A tick a millisecond, as all systems of this table.
+    return dataclasses.replace(system, interaction=dataclasses.replace(system.interaction, interval_seconds=None))
+
+
 EXAMPLES: dict[str, MakeSystem] = {
     "vae": partial(of_digits, vae.make_system),
     "jepa": partial(of_digits, jepa.make_system),
@@ -133,6 +139,8 @@ EXAMPLES: dict[str, MakeSystem] = {
     "ppo, discrete": partial(updates, ppo.CARTPOLE),
     "ppo, continuous": partial(updates, ppo.PENDULUM),
     "curiosity": curious,
+    "classifiers, linen": partial(classified, classifiers.linen_variant),
+    "classifiers, nnx": partial(classified, classifiers.nnx_variant),
 }
 
 
