@@ -254,7 +254,7 @@ class TestQuarantine:
         schedules = {
             "a": schedule(trainers["a"], group="both"),
             "b": schedule(trainers["b"], group="both"),
-            "c": schedule(trainers["c"], after="a"),
+            "c": schedule(trainers["c"], after=("a",)),
         }
         bench = Bench(fed_system(models=system.models, trainers=schedules), faults=pj.keep_acting(restarts=0))
         bench.feed(2)
