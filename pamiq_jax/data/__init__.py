@@ -1,6 +1,6 @@
 """Where records go: a collector between the threads, and buffers as pure functions."""
 
-from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes, record_spec, to_device
+from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes, record_of, record_spec, to_device
 from pamiq_jax.data.collector import Collector, CollectorCounts, Overflow
 from pamiq_jax.data.describe import describe_buffer
 from pamiq_jax.data.mix import MixFn, mix_samples, mixed_buffer, mixed_shares
@@ -36,6 +36,7 @@ __all__ = [
     "mixed_shares",
     "permuted_index",
     "prioritized_buffer",
+    "record_of",
     "record_spec",
     "reservoir_buffer",
     "ring_buffer",

@@ -39,6 +39,11 @@ class Record[X](NamedTuple):
     is_first: ArrayLike = False
 
 
+def record_of[X](data: X) -> Record[X]:
+    """Return a record of this data in the form that a system stores: version and mark as arrays `[]`."""
+    return Record(data, np.int32(0), np.bool_(False))
+
+
 class Chunk[X](flax.struct.PyTreeNode):
     """Records in a block of fixed length, so that adding them to a buffer compiles once.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 
-from pamiq_jax.data.buffer import Buffer, Record, record_spec
+from pamiq_jax.data.buffer import Buffer, Record, record_of, record_spec
 from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, zeros_of
 from pamiq_jax.types import PyTree
 
@@ -36,7 +35,7 @@ def describe_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> str:
                   4  .head                   int32[]
                   4  .size                   int32[]
     """
-    record = example if isinstance(example, Record) else Record(example, np.int32(0), np.bool_(False))
+    record = example if isinstance(example, Record) else record_of(example)
     zeros = zeros_of(record_spec(record))
     state = jax.eval_shape(lambda: buffer.init(zeros))
     rows = [

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from pamiq_jax.checkpoint.matching import match
-from pamiq_jax.data import Record, record_spec
+from pamiq_jax.data import Record, record_of, record_spec
 from pamiq_jax.errors import RecordingError, UnknownNameError
 from pamiq_jax.recording.entries import FORM, Begin, Drain, Tick, ticks_of
 from pamiq_jax.recording.log import read_log
@@ -207,7 +207,7 @@ def records_of(drain: Drain, example: PyTree = None) -> Record[Any]:
         {'x': array([0., 0.])}
     """
     if example is not None:
-        form = record_spec(Record(example, np.int32(0), np.bool_(False)))
+        form = record_spec(record_of(example))
         return match(zeros_of(form, drain.rows), drain.leaves)[0]
     leaves = dict(drain.leaves)
     version, is_first = leaves.pop(".version"), leaves.pop(".is_first")

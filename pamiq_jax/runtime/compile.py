@@ -12,7 +12,7 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.conditions import Progress
-from pamiq_jax.data import Buffer, Chunk, Record, record_spec, to_device
+from pamiq_jax.data import Buffer, Chunk, record_of, record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, noted
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
@@ -238,13 +238,11 @@ def _device(buffer: Buffer[Any, Any, Any]) -> Any:
     return jax.devices("cpu")[0] if buffer.placement == "host" else own(jnp.zeros(())).devices().pop()
 
 
-def _record(example: PyTree) -> Record[PyTree]:
-    return Record(example, np.int32(0), np.bool_(False))
-
-
 def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
     buffer = system.buffers[name]
-    record = trees.zeros_of(record_spec(_record(example)))  # arrays: an `init` of somebody's own may compute with them
+    record = trees.zeros_of(
+        record_spec(record_of(example))
+    )  # arrays: an `init` of somebody's own may compute with them
     try:
         state = buffer.init(record)
     except Exception as error:
@@ -256,7 +254,7 @@ def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
     buffer, rows = system.buffers[name], system.rows(name)
     device = _device(buffer)
-    records = trees.zeros_of(_record(example), rows)
+    records = trees.zeros_of(record_of(example), rows)
     empty = to_device(Chunk(records, 0), device)
     program = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count).compile()
 

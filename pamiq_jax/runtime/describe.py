@@ -7,9 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pamiq_jax.data import Collector, Record, record_spec
+from pamiq_jax.data import Collector, record_of, record_spec
 from pamiq_jax.data.describe import rounded_bytes
 from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.batches import sample_function
@@ -76,7 +75,7 @@ def _published(model: Model) -> PyTree:
 
 
 def _buffer_state(system: System, name: str, example: PyTree) -> PyTree:
-    zeros = zeros_of(record_spec(Record(example, np.int32(0), np.bool_(False))))
+    zeros = zeros_of(record_spec(record_of(example)))
     return jax.eval_shape(lambda: system.buffers[name].init(zeros))
 
 

@@ -28,6 +28,16 @@ def named_hook(name: str, hook: Callable[[], None] | None) -> Callable[[], None]
     return named
 
 
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and message in one line, as reasons, statuses and recordings have it.
+
+    Example:
+        >>> describe_error(ValueError("bad"))
+        'ValueError: bad'
+    """
+    return f"{type(error).__name__}: {error}"
+
+
 def worker_error(worker: str, cause: BaseException) -> WorkerError:
     """Return a `WorkerError` whose `__cause__` is set, without raising it; one that says already what failed, as it is.
 

@@ -7,9 +7,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from pamiq_jax.data import Chunk, Collector, Record, record_spec
+from pamiq_jax.data import Chunk, Collector, Record, record_of, record_spec
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
 from pamiq_jax.runtime.batches import UpdateFn
@@ -92,7 +91,7 @@ class Compiled(NamedTuple):
 
     def record_form(self, buffer: str) -> Record[Any]:
         """Return what a buffer stores of one record, as a tree of `jax.ShapeDtypeStruct`."""
-        return record_spec(Record(self.examples[buffer], np.int32(0), np.bool_(False)))
+        return record_spec(record_of(self.examples[buffer]))
 
     def cells(self, published_at: float = 0.0) -> Cells:
         """Return fresh cells: version 0 published, nothing collected.

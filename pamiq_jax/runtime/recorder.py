@@ -24,6 +24,7 @@ from pamiq_jax.recording.log import LogWriter
 from pamiq_jax.recording.reader import LOG, START, new_folder
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.events import Transition
+from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
@@ -220,7 +221,7 @@ class Recorder:
             is_frozen,
             report.trainer or "",
             -1 if report.version is None else report.version,
-            "" if report.error is None else f"{type(report.error).__name__}: {report.error}",
+            "" if report.error is None else describe_error(report.error),
             reasons,
             report.metrics,
         )
@@ -298,7 +299,7 @@ class Recorder:
                 log.append(end_value(End(first, self._acted, self._rest)))
                 log.sync()
         except Exception as error:  # a full disk must stop nobody
-            self._stop_recording(f"{type(error).__name__}: {error}")
+            self._stop_recording(describe_error(error))
         finally:
             log.close()
 

@@ -19,6 +19,7 @@ from pamiq_jax.recording.entries import Drain, Tick, checksum_of
 from pamiq_jax.recording.reader import START
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import with_changed_good
@@ -278,7 +279,7 @@ class _Replay:
         """Yield what must be equal: its name, what it was and what it is."""
         yield "the trainer", tick.trainer, report.trainer or ""
         yield "what it asked for", "", self._told.end()
-        error = "" if report.error is None else f"{type(report.error).__name__}: {report.error}"
+        error = "" if report.error is None else describe_error(report.error)
         yield "the error", tick.error, error
         metrics = {name: float(value) for name, value in jax.device_get(report.metrics).items()}
         if _bits(tick.metrics) != _bits(metrics):  # NaN is not equal to itself

@@ -14,7 +14,7 @@ from pamiq_jax import trees
 from pamiq_jax.conditions import Decision, Wake
 from pamiq_jax.errors import DonationError, StepStructureError, TooManyBadUpdatesError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
-from pamiq_jax.runtime.failures import worker_error
+from pamiq_jax.runtime.failures import describe_error, worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.state import Faults, Good, TrainerRun
 from pamiq_jax.trainer import set_hyperparameters
@@ -101,12 +101,14 @@ def after_failure(policy: FaultPolicy, name: str, run: TrainerRun, error: Except
             except Exception as problem:  # `repair` is the user's code
                 error = problem
             else:
-                return Failed(_rolled_back(policy, run, good, _describe(error), now), TrainerEvent.ROLL_BACK, error)
+                return Failed(
+                    _rolled_back(policy, run, good, describe_error(error), now), TrainerEvent.ROLL_BACK, error
+                )
     kind = "failed"
     if not policy.raises:
         kind = f"quarantined after {_counted(faults.restarts, 'restart')}"
-    reason = f"{kind}: {_describe(error)}"
-    run = run._replace(faults=faults._replace(error=_describe(error)), reason=reason, prefetched=None)
+    reason = f"{kind}: {describe_error(error)}"
+    run = run._replace(faults=faults._replace(error=describe_error(error)), reason=reason, prefetched=None)
     return Failed(run, TrainerEvent.FAIL, error)
 
 
@@ -166,10 +168,6 @@ def _reason(faults: Faults, now: float) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def log_failure(name: str, run: TrainerRun, error: Exception) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from pamiq_jax.checkpoint import Files, Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
+from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import ActorState
@@ -307,7 +308,7 @@ class Saver:
         if error is None:
             self.status = status._replace(written=status.written + 1, newest=info, error="")
             return
-        self.status = status._replace(failed=status.failed + 1, error=f"{type(error).__name__}: {error}")
+        self.status = status._replace(failed=status.failed + 1, error=describe_error(error))
         _LOGGER.error("a state could not be saved: %s", error)
         if not save.answers:  # who asked is told by the future
             self._on_error(error)

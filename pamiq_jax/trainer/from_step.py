@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pamiq_jax.errors import InvalidValueError, StepSignatureError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError, StepSignatureError
 from pamiq_jax.trainer.base import Trainer, custom_trainer
 from pamiq_jax.trainer.signature import DECLARE, KEY_NAMES, StepSignature, bind, read_output, step_signature
 from pamiq_jax.trainer.step_donation import without_donation
-from pamiq_jax.trainer.step_state import StepState, as_arrays, find_params, receive_params, strong
+from pamiq_jax.trainer.step_state import StepState, as_arrays, find_params, one_model, receive_params, strong
 from pamiq_jax.types import Metrics, Params, PyTree
 
 
@@ -81,7 +81,7 @@ def trainer_from_step(
     run = jax.jit(call) if compiled else without_donation(known.step, call, donates)
 
     def init_state(rng_key: jax.Array, models: Params, /) -> StepState:
-        values = _by_argument(known, make(rng_key, _one_model(models, model)))
+        values = _by_argument(known, make(rng_key, one_model(models, model, "trainer_from_step(model)")))
         values = {name: as_arrays(f"init's {name}", value) for name, value in values.items()}
         return StepState(values, jnp.zeros((), jnp.int32), rng_key, find_params(values, params, model))
 
@@ -115,15 +115,6 @@ def _init_function(init: Any) -> Callable[[jax.Array, Params], PyTree]:
             "a function (rng_key, params) -> values, an optax transformation, or a TrainState",
         )
     return cast(Any, init)
-
-
-def _one_model(models: Params, model: str | None) -> Params:
-    if model is None:
-        return models
-    if not isinstance(models, Mapping) or model not in models:
-        known = list(cast(Mapping[str, Any], models)) if isinstance(models, Mapping) else ()
-        raise UnknownNameError("model", model, known, "trainer_from_step(model)")
-    return models[model]
 
 
 def _by_argument(signature: StepSignature, made: Any) -> dict[str, PyTree]:

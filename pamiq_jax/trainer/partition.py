@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError, LossOutputError
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
-from pamiq_jax.trainer.step_state import check_arrays
+from pamiq_jax.trainer.step_state import check_arrays, one_model
 from pamiq_jax.types import Metrics, Params
 
 
@@ -59,7 +59,7 @@ def partitioned_trainer(
     """
 
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[Any]:
-        whole = _the_model(params, model)
+        whole = one_model(params, model, "trainer.init")
         partition.check("params" if model is None else f"model {model!r}", whole)
         trained, _ = partition.split(whole)
         if not jax.tree.leaves(trained):
@@ -70,7 +70,7 @@ def partitioned_trainer(
         return TrainerState(params, opt_state, jnp.zeros((), jnp.int32), rng_key)
 
     def step(state: TrainerState[Any], batch: Any, /) -> tuple[TrainerState[Any], Metrics]:
-        trained, rest = partition.split(_the_model(state.params, model))
+        trained, rest = partition.split(one_model(state.params, model, "trainer.init"))
         rng_key = jax.random.fold_in(state.rng_key, state.step)
 
         def loss_of(trained: Params) -> tuple[jax.Array, tuple[Params, Metrics]]:
@@ -86,15 +86,6 @@ def partitioned_trainer(
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), {"loss": loss, **metrics}
 
     return custom_trainer(init, step, trains=None if model is None else (model,))
-
-
-def _the_model(params: Params, model: str | None) -> Params:
-    if model is None:
-        return params
-    if not isinstance(params, Mapping) or model not in params:
-        known = list(cast(Mapping[str, Any], params)) if isinstance(params, Mapping) else ()
-        raise UnknownNameError("model", model, known, "trainer.init")
-    return cast(Mapping[str, Params], params)[model]
 
 
 def _checked(output: Any) -> Any:

@@ -14,6 +14,29 @@ from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.types import Params, PyTree
 
 
+def one_model(params: Params, model: str | None, where: str) -> Params:
+    """Return a model's parameters by its name; None for a name gives all, as they are.
+
+    Args:
+        params: of all models.
+        model: the name.
+        where: what asks, for the error.
+
+    Raises:
+        UnknownNameError: there is no such model.
+
+    Example:
+        >>> one_model({"line": 1.0}, "line", "init"), one_model(1.0, None, "init")
+        (1.0, 1.0)
+    """
+    if model is None:
+        return params
+    if not isinstance(params, Mapping) or model not in params:
+        known = list(cast(Mapping[str, Any], params)) if isinstance(params, Mapping) else ()
+        raise UnknownNameError("model", model, known, where)
+    return cast(Mapping[str, Params], params)[model]
+
+
 class ParamsPlace(NamedTuple):
     """Where the parameters are among a step's values.
 
