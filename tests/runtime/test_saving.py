@@ -85,7 +85,7 @@ class TickingWorld(SavedWorld):
 
     def __init__(self) -> None:
         super().__init__()
-        self.has_gone_on = threading.Event()
+        self.has_begun, self.has_gone_on = threading.Event(), threading.Event()
         self._since: int | None = None
 
     def save_state(self) -> Any:
@@ -93,6 +93,7 @@ class TickingWorld(SavedWorld):
         return super().save_state()
 
     def affect(self, action: Any) -> dict[str, Any]:
+        self.has_begun.set()
         if self._since is not None and len(self.shown) >= self._since + 20:
             self.has_gone_on.set()
         return super().affect(action)
@@ -115,6 +116,7 @@ def test_what_waits_for_a_buffer_is_of_the_moment_that_its_interaction_goes_on_f
     with pj.launch(system, directory=tmp_path) as run, ThreadPoolExecutor(1) as executor:
         run.wait_until_ready()
         assert slow.is_held.wait(PATIENCE)
+        assert fast.has_begun.wait(PATIENCE)  # whoever has not begun is saved as it was, and is not asked
         saved = executor.submit(run.save, PATIENCE)
         assert fast.has_gone_on.wait(PATIENCE)  # it has handed in, and ticks on, while the other one is still asked
         slow.go.set()
