@@ -120,13 +120,13 @@ def valley() -> GymnasiumVectorEnvironment:
 def make_system(seed: int = 0, interval_seconds: float | None = None) -> pj.System:
     """Return a system with the two trainers; launch it, or run it in lockstep."""
     generator = np.random.default_rng(seed)
-    ppo = pj.gradient_trainer(
+    learner = pj.gradient_trainer(
         make_loss(TASK),
         optax.adam(TASK.learning_rate, eps=1e-5),
         trains=("policy", "value"),
         publishes=("policy",),
-        max_gradient_norm=0.5,
     )
+    ppo = pj.clip_gradients(learner, 0.5)
     return pj.System(
         models={
             "dynamics": pj.Model(init_dynamics(seed)),

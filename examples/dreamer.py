@@ -107,13 +107,10 @@ def make_trainer(steps: int) -> pj.Trainer[Any, Any]:
     """Return a trainer of policy and value that is done after so many steps: each follows a schedule of its own."""
     policy_rate = optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps)
     value_rate = optax.linear_schedule(3e-3, 3e-4, steps)
-    return pj.gradient_trainer(
-        loss_fn,
-        {"policy": optax.adam(policy_rate), "value": optax.adam(value_rate)},
-        reads=("dynamics",),
-        publishes=("policy",),
-        max_gradient_norm=10.0,
+    trainer = pj.gradient_trainer(
+        loss_fn, optax.adam(policy_rate), trains=("policy", "value"), reads=("dynamics",), publishes=("policy",)
     )
+    return pj.clip_gradients(pj.with_optimizers(trainer, {"value": optax.adam(value_rate)}), 10.0)
 
 
 def act(params: Mapping[str, Any], hidden: jax.Array, observation: jax.Array, rng_key: jax.Array) -> Any:

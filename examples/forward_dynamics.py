@@ -132,7 +132,7 @@ def init_dynamics(seed: int) -> Any:
 
 def learn_dynamics(learning_rate: float = 2e-3, **options: Any) -> pj.Schedule:
     """Return how dynamics are learned from a buffer "life": a few steps whenever a few records more are there."""
-    trainer = pj.gradient_trainer(loss_fn, optax.adam(learning_rate), trains=("dynamics",), max_gradient_norm=1.0)
+    trainer = pj.clip_gradients(pj.gradient_trainer(loss_fn, optax.adam(learning_rate), trains=("dynamics",)), 1.0)
     defaults: dict[str, Any] = {"batch_size": 8, "steps": 8, "when": pj.min_size(2 * WINDOW) & pj.min_new(16)}
     return pj.Schedule(trainer, data="life", **(defaults | options))
 

@@ -169,9 +169,8 @@ def make_system(task: Task, seed: int = 0) -> pj.System:
     inputs, generator = environment.spec.observation.shape[-1], np.random.default_rng(seed)
     updates = task.gradient_steps * task.annealing_updates
     tx = optax.adam(optax.linear_schedule(task.learning_rate, task.learning_rate / 10, updates), eps=1e-5)
-    trainer = pj.gradient_trainer(
-        make_loss(task), tx, trains=("policy", "value"), publishes=("policy",), max_gradient_norm=0.5
-    )
+    trainer = pj.gradient_trainer(make_loss(task), tx, trains=("policy", "value"), publishes=("policy",))
+    trainer = pj.clip_gradients(trainer, 0.5)
     return pj.System(
         models={
             "policy": pj.Model(

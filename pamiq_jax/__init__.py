@@ -78,7 +78,9 @@ from pamiq_jax.runtime import (
 from pamiq_jax.trainer import (
     Trainer,
     TrainerState,
+    accumulate_gradients,
     alternate,
+    clip_gradients,
     compile_trainer,
     custom_trainer,
     ema,
@@ -89,6 +91,7 @@ from pamiq_jax.trainer import (
     skip_first,
     trainer_from_step,
     with_hyperparameters,
+    with_optimizers,
     with_targets,
 )
 
@@ -135,8 +138,10 @@ __all__ = [
     "VirtualClock",
     "WaitResult",
     "Wake",
+    "accumulate_gradients",
     "alternate",
     "always",
+    "clip_gradients",
     "compile_system",
     "compile_trainer",
     "custom_trainer",
@@ -176,5 +181,6 @@ __all__ = [
     "transition",
     "when",
     "with_hyperparameters",
+    "with_optimizers",
     "with_targets",
 ]

@@ -1,5 +1,6 @@
 """Trainers: pure functions over an immutable state, and the step that compiles them."""
 
+from pamiq_jax.trainer.accumulate import accumulate_gradients
 from pamiq_jax.trainer.alternate import AlternatingState, alternate
 from pamiq_jax.trainer.base import (
     ChangeFn,
@@ -15,6 +16,7 @@ from pamiq_jax.trainer.base import (
     receive_models,
     unchanged,
 )
+from pamiq_jax.trainer.clip import clip_gradients
 from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, check_step, compile_trainer, own, scan_chunk
 from pamiq_jax.trainer.donation import (
     DonationPlan,
@@ -36,7 +38,8 @@ from pamiq_jax.trainer.hyperparameters import (
     set_hyperparameters,
     with_hyperparameters,
 )
-from pamiq_jax.trainer.optimizer import Optimizer
+from pamiq_jax.trainer.optimization import Optimization
+from pamiq_jax.trainer.optimizers import Labels, with_optimizers
 from pamiq_jax.trainer.priorities import Drawn, RecordPriorities
 from pamiq_jax.trainer.skip import SkippingState, skip_first
 from pamiq_jax.trainer.step_donation import donated_leaves
@@ -56,8 +59,9 @@ __all__ = [
     "GuardedState",
     "HyperparameterState",
     "InitFn",
+    "Labels",
     "LossFn",
-    "Optimizer",
+    "Optimization",
     "ParamsPlace",
     "PublishFn",
     "ReadingState",
@@ -71,12 +75,14 @@ __all__ = [
     "TrainerPrograms",
     "TrainerState",
     "WrappedState",
+    "accumulate_gradients",
     "alternate",
     "buffer_pointers",
     "check_alive",
     "check_arrays",
     "check_not_donated",
     "check_step",
+    "clip_gradients",
     "compile_trainer",
     "custom_trainer",
     "donated_leaves",
@@ -99,5 +105,6 @@ __all__ = [
     "trainer_from_step",
     "unchanged",
     "with_hyperparameters",
+    "with_optimizers",
     "with_targets",
 ]

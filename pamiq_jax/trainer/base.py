@@ -106,6 +106,8 @@ class Trainer[S, B](NamedTuple):
         publishes: names of the models that `publish` returns; None means those that are trained.
         reads: names of the models that `init` is given beside these, and that are not changed.
         compiled: whether a system may trace the functions; False runs them as plain Python.
+        with_optimization: `(change) -> trainer` that differs in what it does with gradients, see `clip_gradients`;
+            None for a trainer that does not show its gradients.
     """
 
     init: InitFn[S]
@@ -118,6 +120,7 @@ class Trainer[S, B](NamedTuple):
     publishes: tuple[str, ...] | None = None
     reads: tuple[str, ...] = ()
     compiled: bool = True
+    with_optimization: Callable[[Callable[[Any], Any]], Trainer[S, B]] | None = None
 
 
 def unchanged[S](state: S, /) -> S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -87,7 +88,8 @@ def ema[S, B](
         average = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), state.average, averaged(state.inner))
         return trainer.publish(with_params(trainer, state.inner, average))
 
-    return lift_trainer(trainer, init=init, step=step, publish=publish)
+    again = partial(ema, decay=decay, models=models, debias=debias)
+    return lift_trainer(trainer, again, init=init, step=step, publish=publish)
 
 
 def decayed(average: Params, params: Params, share: jax.Array) -> Params:

@@ -12,7 +12,7 @@ import optax
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
-from pamiq_jax.trainer.optimizer import Optimizer, build_optimizer
+from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
 from pamiq_jax.types import Metrics, Params
 
 type LossFn[P, B] = Callable[[P, B, jax.Array], tuple[jax.Array, Metrics]]
@@ -21,34 +21,30 @@ type LossFn[P, B] = Callable[[P, B, jax.Array], tuple[jax.Array, Metrics]]
 
 def gradient_trainer[P, B](
     loss_fn: LossFn[P, B],
-    tx: Optimizer,
+    tx: optax.GradientTransformation,
     *,
     trains: tuple[str, ...] | None = None,
     publishes: tuple[str, ...] | None = None,
     reads: tuple[str, ...] = (),
-    max_gradient_norm: float | None = None,
-    accumulate: int = 1,
 ) -> Trainer[TrainerState[P], B]:
     """Return a trainer that follows the gradient of a loss.
+
+    What it does with gradients is changed by `clip_gradients`, `accumulate_gradients` and `with_optimizers`.
 
     Args:
         loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars. Among them
             "priorities", float32 `[B]`, are given to the records of the batch, see `prioritized_buffer`.
-        tx: any optax transformation, or `{model: transformation}`: several optimizers, each with a
-            schedule of its own; schedules count updates. One that asks for the loss (`value=`) gets it.
+        tx: any optax transformation; schedules count updates. One that asks for the loss (`value=`) gets it.
         trains: names of the models to take from the parameters that `init` is given; the loss then
-            gets a dict by name. None takes those that `tx` names, or the whole tree, whatever its form.
+            gets a dict by name. None takes the whole tree, whatever its form.
         publishes: names of the models that inference may see; by default all that are trained.
         reads: names of models that the loss gets beside the trained ones, as constants. They are
             neither updated nor published; the state is then a `ReadingState`.
-        max_gradient_norm: the global norm that gradients are scaled down to; the metric
-            "gradient_norm" is what it was before. `float("inf")` only measures.
-        accumulate: how many steps' gradients are averaged for one update of the parameters.
 
     Raises:
-        UnknownNameError: `publishes` or `tx` names a model that `trains` does not, or `init` is not
+        UnknownNameError: `publishes` names a model that `trains` does not, or `init` is not
             given a model of `trains` or `reads`.
-        InvalidValueError: a number out of range, or names that contradict each other.
+        InvalidValueError: `tx` is no optax transformation, or names contradict each other.
         LossOutputError: when traced, if the loss does not return `(scalar, dict)`.
 
     Example:
@@ -61,16 +57,23 @@ def gradient_trainer[P, B](
         >>> print(metrics["loss"], state.step)
         1.0 1
     """
-    trains = tuple(tx) if trains is None and isinstance(tx, Mapping) else trains
     _check_names(trains, publishes, reads)
-    _check_optimizers(tx, trains)
-    optimizer = build_optimizer(tx, max_gradient_norm=max_gradient_norm, accumulate=accumulate)
-    optimizer = optax.with_extra_args_support(optimizer)
-    is_normed = max_gradient_norm is not None
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        remedy = "for several, one a model or group, see with_optimizers"
+        raise InvalidValueError("gradient_trainer(tx)", type(tx).__name__, "an optax transformation", remedy)
+    return _build(loss_fn, Optimization(tx), trains, publishes, reads)
 
+
+def _build[P, B](
+    loss_fn: LossFn[P, B],
+    optimization: Optimization,
+    trains: tuple[str, ...] | None,
+    publishes: tuple[str, ...] | None,
+    reads: tuple[str, ...],
+) -> Trainer[TrainerState[P], B]:
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[P]:
         trained = cast(P, _select(params, trains))
-        state = TrainerState(trained, _first_opt_state(optimizer, trained), jnp.zeros((), jnp.int32), rng_key)
+        state = TrainerState(trained, first_opt_state(optimization, trained), jnp.zeros((), jnp.int32), rng_key)
         return ReadingState(**vars(state), reads=_select(params, reads)) if reads else state
 
     def step(state: TrainerState[P], batch: B, /) -> tuple[TrainerState[P], Metrics]:
@@ -82,23 +85,17 @@ def gradient_trainer[P, B](
         with jax.numpy_dtype_promotion("standard"):
             # Line searches, plateaus and Polyak steps ask for the loss; others do not look at it.
             asked = {"value": loss, "grad": gradients, "value_fn": lambda params: loss_of(params, batch, rng_key)[0]}
-            updates, opt_state = optimizer.update(gradients, state.opt_state, cast(Any, state.params), **asked)
-            params = cast(P, optax.apply_updates(cast(Any, state.params), updates))
-            norm = {"gradient_norm": optax.tree.norm(gradients)} if is_normed else {}
+            params, opt_state, measured = apply_gradients(
+                optimization, gradients, state.opt_state, state.params, **asked
+            )
         state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
-        return state, {"loss": loss, **norm, **metrics}
+        return state, {"loss": loss, **measured, **metrics}
 
-    return custom_trainer(init, step, trains=trains, publishes=publishes, reads=reads)
+    def with_optimization(change: Callable[[Optimization], Optimization]) -> Trainer[TrainerState[P], B]:
+        return _build(loss_fn, change(optimization), trains, publishes, reads)
 
-
-def _first_opt_state(optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
-    """Return the optimizer's state, none of whose arrays is one of the parameters.
-
-    Some optimizers start from the parameters themselves. Their state is donated, parameters are
-    not, and one buffer can't be both.
-    """
-    taken = {id(leaf) for leaf in jax.tree.leaves(params)}
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, optimizer.init(params))
+    trainer = custom_trainer(init, step, trains=trains, publishes=publishes, reads=reads)
+    return trainer._replace(with_optimization=with_optimization)
 
 
 def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) -> LossFn[Any, Any]:
@@ -117,17 +114,6 @@ def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | No
         raise InvalidValueError("gradient_trainer(trains)", None, "names of models", "say which are not only read")
     if both := [name for name in reads if name in (trains or ())]:
         raise InvalidValueError("gradient_trainer(reads)", both, "other models than `trains`")
-
-
-def _check_optimizers(tx: Optimizer, trains: tuple[str, ...] | None) -> None:
-    if not isinstance(tx, Mapping):
-        return
-    for name in tx:
-        if name not in (trains or ()):
-            raise UnknownNameError("trained model", name, trains or (), "gradient_trainer(tx)")
-    for name in trains or ():
-        if name not in tx:
-            raise UnknownNameError("optimizer", name, tx, "gradient_trainer(trains)")
 
 
 def _select(params: Params, trains: tuple[str, ...] | None) -> Params:

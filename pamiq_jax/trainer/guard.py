@@ -89,7 +89,7 @@ def guard[S, B](trainer: Trainer[S, B]) -> Trainer[GuardedState[S], B]:
         )
         return state, {**metrics, **counts}
 
-    return lift_trainer(trainer, init=init, step=step)
+    return lift_trainer(trainer, guard, init=init, step=step)
 
 
 def needs_rollback(state: Any, limit: int) -> jax.Array:

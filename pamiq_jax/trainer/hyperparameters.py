@@ -78,7 +78,17 @@ def with_hyperparameters[S, B](
     def publish(state: HyperparameterState[S], /) -> Params:
         return make_trainer(**state.hyperparameters).publish(state.inner)
 
-    fields = {name: change(name) for name in ("setup", "teardown", "receive")}
+    fields: dict[str, Any] = {name: change(name) for name in ("setup", "teardown", "receive")}
+
+    def with_optimization(change: Any) -> Any:
+        def make_changed(**values: Any) -> Trainer[Any, Any]:
+            trainer = make_trainer(**values)
+            assert trainer.with_optimization is not None, "it shows its gradients, whatever its numbers are"
+            return trainer.with_optimization(change)
+
+        return with_hyperparameters(make_changed, **hyperparameters)
+
+    fields["with_optimization"] = None if facts.with_optimization is None else with_optimization
     return cast(Any, facts._replace(**fields, init=init, step=step, publish=publish))
 
 
@@ -87,7 +97,7 @@ def get_hyperparameters(state: Any) -> dict[str, Any]:
 
     They are what `with_hyperparameters` and `optax.inject_hyperparams` keep, wherever it is, and any dict in
     a field `hyperparameters` of your own. If several have one name, the model or the optimizer's label is put in
-    front: "policy.learning_rate".
+    front: "value.learning_rate".
 
     Args:
         state: any trainer's state with real arrays.
@@ -112,7 +122,7 @@ def set_hyperparameters[S](state: S, **values: Any) -> S:
     Args:
         state: any trainer's state.
         values: numbers by name as in `get_hyperparameters`; for a population also arrays `[N]`. A
-            name with a dot is given as `**{"policy.learning_rate": 1e-4}`.
+            name with a dot is given as `**{"value.learning_rate": 1e-4}`.
 
     Raises:
         InvalidValueError: a name that is not there, is there more than once or follows a schedule, or a

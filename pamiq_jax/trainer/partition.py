@@ -11,6 +11,7 @@ import optax
 
 from pamiq_jax.errors import InvalidValueError, LossOutputError
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
 from pamiq_jax.trainer.step_state import check_arrays, one_model
 from pamiq_jax.types import Metrics, Params
 
@@ -31,7 +32,7 @@ class Partition(NamedTuple):
 
 def partitioned_trainer(
     loss_fn: Callable[[Params, Any, jax.Array], tuple[jax.Array, tuple[Params, Metrics]]],
-    tx: optax.GradientTransformation,
+    optimization: optax.GradientTransformation | Optimization,
     partition: Partition,
     *,
     model: str | None = None,
@@ -43,7 +44,7 @@ def partitioned_trainer(
     Args:
         loss_fn: `(model, batch, rng_key) -> (loss, (model, metrics))`: the model that comes back has the rest as the
             step leaves it; what it has in the trained part is not looked at.
-        tx: any optax transformation, of the trained part.
+        optimization: any optax transformation, of the trained part.
         partition: which part is trained.
         model: the model's name in a system; None: the parameters are one model, as they are.
 
@@ -57,6 +58,7 @@ def partitioned_trainer(
         >>> print(state.params["w"], state.params["mean"])
         3.0 3.0
     """
+    used = optimization if isinstance(optimization, Optimization) else Optimization(optimization)
 
     def init(rng_key: jax.Array, params: Params, /) -> TrainerState[Any]:
         whole = one_model(params, model, "trainer.init")
@@ -64,8 +66,7 @@ def partitioned_trainer(
         trained, _ = partition.split(whole)
         if not jax.tree.leaves(trained):
             raise InvalidValueError("the trained part of the model", trained, "at least one array")
-        # Some optimizers start from the parameters themselves; their state is donated, and one buffer can't be both.
-        opt_state = jax.tree.map(jnp.copy, tx.init(trained))
+        opt_state = first_opt_state(used, trained)
         params = whole if model is None else {model: whole}
         return TrainerState(params, opt_state, jnp.zeros((), jnp.int32), rng_key)
 
@@ -79,13 +80,18 @@ def partitioned_trainer(
         (loss, (after, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = tx.update(gradients, state.opt_state, trained)
-            trained = optax.apply_updates(trained, updates)
+            asked = {"value": loss, "grad": gradients, "value_fn": lambda trained: loss_of(trained)[0]}
+            trained, opt_state, measured = apply_gradients(used, gradients, state.opt_state, trained, **asked)
         whole = partition.merge(trained, partition.split(after)[1])
         params = whole if model is None else {model: whole}
-        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), {"loss": loss, **metrics}
+        state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+        return state, {"loss": loss, **measured, **metrics}
 
-    return custom_trainer(init, step, trains=None if model is None else (model,))
+    def with_optimization(change: Callable[[Optimization], Optimization]) -> Trainer[TrainerState[Any], Any]:
+        return partitioned_trainer(loss_fn, change(used), partition, model=model)
+
+    trainer = custom_trainer(init, step, trains=None if model is None else (model,))
+    return trainer._replace(with_optimization=with_optimization)
 
 
 def _checked(output: Any) -> Any:

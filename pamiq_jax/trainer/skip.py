@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -76,7 +77,7 @@ def skip_first[S, B](trainer: Trainer[S, B], runs: int) -> Trainer[SkippingState
         inner = jax.lax.cond(state.is_skipping, lambda inner: inner, trainer.teardown, state.inner)
         return state.replace(inner=inner)
 
-    return lift_trainer(trainer, init=init, setup=setup, step=step, teardown=teardown)
+    return lift_trainer(trainer, partial(skip_first, runs=runs), init=init, setup=setup, step=step, teardown=teardown)
 
 
 def _no_value(metric: Any) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.ema import Decay, check_decay, decay_at, decayed
+from pamiq_jax.trainer.wrapped import lift_optimization
 from pamiq_jax.types import Metrics, Params
 
 
@@ -71,7 +73,11 @@ def with_targets[S, B](
         return {name: available[name] for name in published}
 
     reads = tuple(name for name in trainer.reads if name not in targets)
-    return trainer._replace(init=init, step=step, publish=publish, publishes=published, reads=reads)
+    again = partial(with_targets, targets=targets, decay=decay, publishes=publishes)
+    change = lift_optimization(trainer, again)
+    return trainer._replace(
+        init=init, step=step, publish=publish, publishes=published, reads=reads, with_optimization=change
+    )
 
 
 def _check(

@@ -57,11 +57,16 @@ def lift(function: Callable[..., Any]) -> Callable[..., Any]:
     return lifted
 
 
-def lift_trainer(trainer: Trainer[Any, Any], **changes: Any) -> Trainer[Any, Any]:
+type Combinator = Callable[[Trainer[Any, Any]], Trainer[Any, Any]]
+"""`(inner trainer) -> trainer` around it."""
+
+
+def lift_trainer(trainer: Trainer[Any, Any], again: Combinator, **changes: Any) -> Trainer[Any, Any]:
     """Return a trainer on wrapped states that does what the inner one does, except for what is given.
 
     Args:
         trainer: the inner trainer.
+        again: does the same to another inner trainer, that uses its gradients in another way.
         changes: fields of the new trainer; `init` and `step` at least.
     """
     lifted = {
@@ -70,7 +75,18 @@ def lift_trainer(trainer: Trainer[Any, Any], **changes: Any) -> Trainer[Any, Any
         "receive": lift(trainer.receive),
         "publish": lambda state: trainer.publish(state.inner),  # pyright: ignore[reportUnknownLambdaType]
     }
-    return trainer._replace(**{**lifted, **changes})
+    return trainer._replace(**{**lifted, "with_optimization": lift_optimization(trainer, again), **changes})
+
+
+def lift_optimization(trainer: Trainer[Any, Any], again: Combinator) -> Callable[[Any], Trainer[Any, Any]] | None:
+    """Return how a trainer around another one changes what the inner one does with gradients.
+
+    Args:
+        trainer: the inner trainer.
+        again: makes the outer trainer of another inner one.
+    """
+    change_inner = trainer.with_optimization
+    return None if change_inner is None else lambda change: again(change_inner(change))
 
 
 def with_params(trainer: Trainer[Any, Any], state: Any, params: Params) -> Any:

@@ -12,13 +12,16 @@ import pytest
 from pamiq_jax.testing import check_trainer
 from pamiq_jax.trainer import (
     Trainer,
+    accumulate_gradients,
     alternate,
+    clip_gradients,
     ema,
     gradient_trainer,
     guard,
     set_hyperparameters,
     skip_first,
     with_hyperparameters,
+    with_optimizers,
     with_targets,
 )
 
@@ -64,22 +67,17 @@ def injected(learning_rate: float = 1e-2) -> Trainer[Any, Any]:
     return gradient_trainer(loss_fn, optax.adam(learning_rate))
 
 
+FADING = optax.sgd(optax.linear_schedule(0.1, 0.0, 9), momentum=0.9)
 TRAINERS: dict[str, Trainer[Any, Any]] = {
-    "an optimizer a model": gradient_trainer(
-        loss_fn, {"encoder": optax.adam(1e-2), "decoder": optax.sgd(optax.linear_schedule(0.1, 0.0, 9), momentum=0.9)}
+    "an optimizer a model": with_optimizers(adam(), {"decoder": FADING}),
+    "accumulating": accumulate_gradients(adam(), 2),
+    "clipped": clip_gradients(adam(), 0.1),
+    "parameter groups": with_optimizers(
+        adam(),
+        {"biases": FADING},
+        labels=lambda params: jax.tree.map(lambda leaf: "biases" if leaf.ndim == 1 else "weights", params),
     ),
-    "accumulating": adam(accumulate=2),
-    "clipped": adam(max_gradient_norm=0.1),
-    "parameter groups": gradient_trainer(
-        loss_fn,
-        optax.partition(
-            {"weights": optax.adamw(1e-2), "biases": optax.sgd(optax.linear_schedule(0.1, 0.0, 9))},
-            lambda params: jax.tree.map(lambda leaf: "biases" if leaf.ndim == 1 else "weights", params),
-        ),
-    ),
-    "all of these": gradient_trainer(
-        loss_fn, {"encoder": optax.adam(1e-2), "decoder": optax.sgd(0.1)}, max_gradient_norm=0.1, accumulate=2
-    ),
+    "all of these": accumulate_gradients(clip_gradients(with_optimizers(adam(), {"decoder": FADING}), 0.1), 2),
     "reading": half("encoder", "decoder"),
     "average": ema(adam(), 0.9),
     "average of one": ema(adam(trains=BOTH), 0.9, models=("decoder",)),
@@ -90,7 +88,7 @@ TRAINERS: dict[str, Trainer[Any, Any]] = {
     "alternating": game(),
     "alternating, one publishes": alternate(half("encoder", "decoder"), half("decoder", "encoder", publishes=())),
     "hyperparameters": with_hyperparameters(injected, learning_rate=1e-2),
-    "average, accumulating": ema(adam(accumulate=2), 0.9),
+    "average, accumulating": ema(accumulate_gradients(adam(), 2), 0.9),
     "average, alternating": ema(game(), 0.9),
     "skipping, average": skip_first(ema(adam(), 0.9), 1),
     "alternating, average": alternate(ema(half("encoder", "decoder"), 0.9), skip_first(half("decoder", "encoder"), 1)),

@@ -12,7 +12,9 @@ from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.trainer import (
     Trainer,
     TrainerState,
+    accumulate_gradients,
     alternate,
+    clip_gradients,
     compile_trainer,
     custom_trainer,
     ema,
@@ -26,6 +28,7 @@ from pamiq_jax.trainer import (
     skip_first,
     skip_reader,
     with_hyperparameters,
+    with_optimizers,
     with_targets,
 )
 
@@ -240,8 +243,9 @@ def test_averages_and_targets_within_are_undone_and_around_stay_finite() -> None
 
 
 def test_accumulated_gradients_and_several_optimizers_are_undone_together() -> None:
-    tx = {"a": optax.adam(0.1), "b": optax.sgd(optax.linear_schedule(0.1, 0.0, 9))}
-    trainer = guard(gradient_trainer(loss_fn, tx, accumulate=2, max_gradient_norm=1.0))
+    inner = gradient_trainer(loss_fn, optax.adam(0.1), trains=("a", "b"))
+    inner = with_optimizers(inner, {"b": optax.sgd(optax.linear_schedule(0.1, 0.0, 9))})
+    trainer = guard(accumulate_gradients(clip_gradients(inner, 1.0), 2))
     states, metrics = run(trainer, {"a": jnp.zeros(()), "b": jnp.zeros(())}, GOOD, BAD, GOOD)
     assert without_step(states[1].inner) == without_step(states[2].inner)
     assert bool(jnp.isnan(metrics[1]["gradient_norm"]))

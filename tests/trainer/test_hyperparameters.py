@@ -11,12 +11,14 @@ import pytest
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.testing.comparing import form_difference
 from pamiq_jax.trainer import (
+    clip_gradients,
     compile_trainer,
     get_hyperparameters,
     gradient_trainer,
     own,
     set_hyperparameters,
     with_hyperparameters,
+    with_optimizers,
 )
 
 KEY = jax.random.key(0)
@@ -39,15 +41,17 @@ def test_they_are_found_and_set_wherever_they_are() -> None:
 
 
 def test_two_of_one_name_are_told_apart_by_their_models() -> None:
-    state = first_state({"policy": SGD(learning_rate=0.5), "value": SGD(learning_rate=0.25, momentum=0.5)})
+    trainer = gradient_trainer(loss_fn, SGD(learning_rate=0.5))
+    trainer = with_optimizers(trainer, {"value": SGD(learning_rate=0.25, momentum=0.5)})
+    state = trainer.init(KEY, {"policy": jnp.zeros(2), "value": jnp.zeros(2)})
     assert get_hyperparameters(state) == {
-        "policy.learning_rate": 0.5,
+        "rest.learning_rate": 0.5,
         "value.learning_rate": 0.25,
         "momentum": 0.5,
     }
     changed = set_hyperparameters(state, **{"value.learning_rate": 1.0}, momentum=0.25)
-    assert get_hyperparameters(changed) == {"policy.learning_rate": 0.5, "value.learning_rate": 1.0, "momentum": 0.25}
-    known = r"\['momentum', 'policy.learning_rate', 'value.learning_rate'\]"
+    assert get_hyperparameters(changed) == {"rest.learning_rate": 0.5, "value.learning_rate": 1.0, "momentum": 0.25}
+    known = r"\['momentum', 'rest.learning_rate', 'value.learning_rate'\]"
     with pytest.raises(InvalidValueError, match=f"is 'learning_rate', expected one of {known}"):
         set_hyperparameters(state, learning_rate=1.0)
 
@@ -133,13 +137,12 @@ def with_every() -> Any:
 
 def test_weights_of_a_loss_are_hyperparameters() -> None:
     def make_trainer(weight: Any) -> Any:
-        return gradient_trainer(
-            lambda w, batch, rng_key: (weight * w, {}), optax.sgd(1.0), max_gradient_norm=2.0 * weight
-        )
+        trainer = gradient_trainer(lambda w, batch, rng_key: (weight * w, {}), optax.sgd(1.0))
+        return clip_gradients(trainer, 2.0 * weight)
 
     trainer = with_hyperparameters(make_trainer, weight=1.0)
     state = set_hyperparameters(trainer.init(KEY, jnp.zeros(())), weight=3.0)
     state, metrics = trainer.step(state, None)
     assert (float(state.params), float(metrics["gradient_norm"])) == (-3, 3)
-    with pytest.raises(InvalidValueError, match=r"gradient_trainer\(max_gradient_norm\) is -2.0"):
+    with pytest.raises(InvalidValueError, match=r"clip_gradients\(max_norm\) is -2.0"):
         with_hyperparameters(make_trainer, weight=-1.0)

@@ -16,8 +16,10 @@ from pamiq_jax.testing import check_trainer
 from pamiq_jax.trainer import (
     Drawn,
     Trainer,
+    accumulate_gradients,
     alternate,
     check_step,
+    clip_gradients,
     ema,
     gradient_trainer,
     scan_chunk,
@@ -108,7 +110,7 @@ def priorities_of(trainer: Trainer[Any, Any], batch: Any = DATA[:4]) -> Any:
 @pytest.mark.parametrize(
     "trainer",
     [
-        gradient_trainer(loss_fn, optax.sgd(0.1), trains=("w",), accumulate=2, max_gradient_norm=1.0),
+        clip_gradients(accumulate_gradients(gradient_trainer(loss_fn, optax.sgd(0.1), trains=("w",)), 2), 1.0),
         ema(TRAINER, 0.9),
         with_hyperparameters(lambda rate: gradient_trainer(loss_fn, optax.sgd(rate), trains=("w",)), rate=0.1),
         with_targets(

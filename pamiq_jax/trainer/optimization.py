@@ -1,0 +1,104 @@
+"""How a trainer uses the gradients it computes: the part of it that combinators can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.types import Metrics, Params
+
+
+def no_metrics(gradients: Params, /) -> Metrics:
+    """Return no metrics.
+
+    Example:
+        >>> no_metrics({"w": 1.0})
+        {}
+    """
+    return {}
+
+
+class Optimization(NamedTuple):
+    """What becomes of gradients.
+
+    Attributes:
+        tx: turns them into updates of the parameters.
+        measure: `(gradients) -> metrics` of each step, before anything else is done with them.
+    """
+
+    tx: optax.GradientTransformation
+    measure: Callable[[Params], Metrics] = no_metrics
+
+
+def first_opt_state(optimization: Optimization, params: Params) -> optax.OptState:
+    """Return the optimizer's state, none of whose arrays is one of the parameters.
+
+    Some optimizers start from the parameters themselves. Their state is donated, parameters are
+    not, and one buffer can't be both.
+
+    Args:
+        optimization: of a trainer.
+        params: what it trains.
+
+    Example:
+        >>> params = {"w": jnp.zeros(2)}
+        >>> tx = optax.GradientTransformation(lambda params: params, lambda updates, state, params: (updates, state))
+        >>> first_opt_state(Optimization(tx), params)["w"] is params["w"]
+        False
+    """
+    taken = {id(leaf) for leaf in jax.tree.leaves(params)}
+    first = optimization.tx.init(params)
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, first)
+
+
+def apply_gradients(
+    optimization: Optimization, gradients: Params, opt_state: optax.OptState, params: Params, **asked: Any
+) -> tuple[Params, optax.OptState, Metrics]:
+    """Return the updated parameters, the optimizer's next state, and what was measured.
+
+    Args:
+        optimization: what to do.
+        gradients: in the form of the parameters.
+        opt_state: of `optimization.tx`.
+        params: to update.
+        asked: what line searches, plateaus and Polyak steps ask for (`value`, `grad`, `value_fn`).
+
+    Example:
+        >>> tx = optax.sgd(0.5)
+        >>> apply_gradients(Optimization(tx), jnp.float32(4), tx.init(jnp.float32(0)), jnp.float32(3))[0].item()
+        1.0
+    """
+    tx = optax.with_extra_args_support(optimization.tx)
+    updates, opt_state = tx.update(gradients, opt_state, params, **asked)
+    return optax.apply_updates(params, updates), opt_state, optimization.measure(gradients)
+
+
+def change_optimization[S, B](
+    name: str,
+    trainer: Trainer[S, B],
+    change: Callable[[Optimization], Optimization],
+) -> Trainer[S, B]:
+    """Return a trainer that is the same but for what it does with gradients.
+
+    Args:
+        name: of the combinator, for the error.
+        trainer: one that shows its gradients.
+        change: `(optimization) -> optimization`.
+
+    Raises:
+        InvalidValueError: the trainer does not show its gradients.
+    """
+    if trainer.with_optimization is None:
+        raise InvalidValueError(
+            f"{name}(trainer)",
+            "one that does not show its gradients",
+            "a gradient_trainer, linen_trainer or nnx_trainer, or a combinator around one",
+            "change the trainers that `alternate` is given, or the optimizer inside a step of your own",
+        )
+    return trainer.with_optimization(change)
