@@ -6,7 +6,8 @@ import optax
 
 from pamiq_jax.arguments import checked_integer
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.optimization import Optimization, change_optimization
+from pamiq_jax.trainer.optimization import Optimization
+from pamiq_jax.trainer.wrapped import change_optimization
 
 
 def accumulate_gradients[S, B](trainer: Trainer[S, B], steps: int) -> Trainer[S, B]:

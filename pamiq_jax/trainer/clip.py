@@ -7,7 +7,8 @@ import optax
 
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.optimization import Optimization, change_optimization
+from pamiq_jax.trainer.optimization import Optimization
+from pamiq_jax.trainer.wrapped import change_optimization
 from pamiq_jax.types import Metrics, Params
 
 

@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.types import Metrics, Params
 
 
@@ -77,28 +75,3 @@ def apply_gradients(
     tx = optax.with_extra_args_support(optimization.tx)
     updates, opt_state = tx.update(gradients, opt_state, params, **asked)
     return optax.apply_updates(params, updates), opt_state, optimization.measure(gradients)
-
-
-def change_optimization[S, B](
-    name: str,
-    trainer: Trainer[S, B],
-    change: Callable[[Optimization], Optimization],
-) -> Trainer[S, B]:
-    """Return a trainer that is the same but for what it does with gradients.
-
-    Args:
-        name: of the combinator, for the error.
-        trainer: one that shows its gradients.
-        change: `(optimization) -> optimization`.
-
-    Raises:
-        InvalidValueError: the trainer does not show its gradients.
-    """
-    if trainer.with_optimization is None:
-        raise InvalidValueError(
-            f"{name}(trainer)",
-            "one that does not show its gradients",
-            "a gradient_trainer, linen_trainer or nnx_trainer, or a combinator around one",
-            "change the trainers that `alternate` is given, or the optimizer inside a step of your own",
-        )
-    return trainer.with_optimization(change)

@@ -10,7 +10,8 @@ import optax
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.optimization import Optimization, change_optimization
+from pamiq_jax.trainer.optimization import Optimization
+from pamiq_jax.trainer.wrapped import change_optimization
 from pamiq_jax.types import Params
 
 type Labels = Callable[[Params], Any]

@@ -1,4 +1,4 @@
-"""What combinators share: a state around another trainer's state."""
+"""What combinators share: a state around another trainer's state, and another use of its gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import flax.struct
 
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.types import Params
 
 
@@ -118,3 +119,28 @@ def check_traceable(name: str, trainer: Trainer[Any, Any]) -> None:
         raise InvalidValueError(
             f"{name}(trainer.compiled)", False, "a trainer whose step can be traced", "decide in the step instead"
         )
+
+
+def change_optimization[S, B](
+    name: str,
+    trainer: Trainer[S, B],
+    change: Callable[[Optimization], Optimization],
+) -> Trainer[S, B]:
+    """Return a trainer that is the same but for what it does with gradients.
+
+    Args:
+        name: of the combinator, for the error.
+        trainer: one that shows its gradients.
+        change: `(optimization) -> optimization`.
+
+    Raises:
+        InvalidValueError: the trainer does not show its gradients.
+    """
+    if trainer.with_optimization is None:
+        raise InvalidValueError(
+            f"{name}(trainer)",
+            "one that does not show its gradients",
+            "a gradient_trainer, linen_trainer or nnx_trainer, or a combinator around one",
+            "change the trainers that `alternate` is given, or the optimizer inside a step of your own",
+        )
+    return trainer.with_optimization(change)
