@@ -26,8 +26,9 @@ setup: dev-environment ## make .venv with everything for test, check, docs and n
 demo: demo-environment ## an agent learns CartPole while it plays; options in ARGS, SEED, SECONDS, PLAIN
 	@$(RUN) -m pamiq_jax demo cartpole $(DEMO_OPTIONS)
 
+# All tests share the cores; a file, or whatever else is named, runs in one process.
 test: dev-environment ## all tests and doctests; options for pytest in ARGS
-	@$(RUN) -m pytest -q $(ARGS)
+	@$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),-n auto --maxprocesses 4 --dist loadfile)
 
 check: dev-environment ## format, lint, types, import direction
 	@$(RUN) -m ruff format --check .

@@ -331,8 +331,8 @@ class Run:
         """Tell a function of each transition of each machine from here on, and return what ends that.
 
         Args:
-            on_transition: called on the thread that makes the transition. What it raises is reported with its
-                name, and stops nobody.
+            on_transition: called on the thread that makes the transition, right after it: a `pause` may return while a
+                worker's thread still tells of it. What it raises is reported with its name, and stops nobody.
 
         Example:
             >>> import jax.numpy as jnp, pamiq_jax as pj
@@ -342,8 +342,8 @@ class Run:
             ...     unsubscribe = run.subscribe(lambda transition: seen.append(str(transition.after)))
             ...     run.pause()
             ...     unsubscribe()
-            >>> seen
-            ['pausing', 'paused']
+            >>> seen[0]
+            'pausing'
         """
         return self._control.subscribe(on_transition)
 
