@@ -1,4 +1,4 @@
-"""A convolutional classifier with batch norm and dropout, in flax.linen and in flax.nnx, used while it learns.
+"""A convolutional classifier with batch norm and dropout, in flax.linen, flax.nnx and equinox, used while it learns.
 
 An agent is shown one of scikit-learn's digits after the other and says which it is, with running averages and
 without dropout; what the digit was is told afterwards, and a trainer learns from that.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from flax import nnx
 
 import pamiq_jax as pj
 from examples.digits import SIDE, Digits, load_digits
+from pamiq_jax import equinox as pj_equinox
 from pamiq_jax.flax import linen_trainer, nnx_trainer, split_module
 
 CLASSES = 10
@@ -64,6 +66,33 @@ class NnxClassifier(nnx.Module):
         return self.head(self.dropout(x.reshape(len(x), -1)))
 
 
+class EquinoxClassifier(eqx.Module):
+    """The same in equinox, for one image."""
+
+    convolutions: list[eqx.nn.Conv2d]
+    norms: list[eqx.nn.BatchNorm]
+    dropout: eqx.nn.Dropout
+    head: eqx.nn.Linear
+
+    def __init__(self, rng_key: jax.Array) -> None:
+        first, second, third = jax.random.split(rng_key, 3)
+        self.convolutions = [
+            eqx.nn.Conv2d(1, 16, 3, stride=2, padding=1, use_bias=False, key=first),
+            eqx.nn.Conv2d(16, 32, 3, padding=1, use_bias=False, key=second),
+        ]
+        self.norms = [eqx.nn.BatchNorm(features, "batch", momentum=0.9, mode="batch") for features in (16, 32)]
+        self.dropout = eqx.nn.Dropout(0.3)
+        self.head = eqx.nn.Linear(32 * (SIDE // 2) ** 2, CLASSES, key=third)
+
+    def __call__(self, image: jax.Array, state: Any, rng_key: jax.Array | None = None) -> Any:
+        """Return logits `[10]` for an image `[64]`, and the state."""
+        x = image.reshape(1, SIDE, SIDE)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x, state = norm(convolution(x), state)
+            x = jax.nn.relu(x)
+        return self.head(self.dropout(x.reshape(-1), key=rng_key)), state
+
+
 class Variant(NamedTuple):
     """A model in one library: how it is used, and how it is trained."""
 
@@ -100,7 +129,31 @@ def nnx_variant(*, seed: int = 0) -> Variant:
     return Variant(pj.Model(parts.params, parts.apply), nnx_trainer(parts, loss_fn, OPTIMIZER, model="classifier"))
 
 
-VARIANTS: dict[str, Callable[[], Variant]] = {"flax.linen": linen_variant, "flax.nnx": nnx_variant}
+def equinox_variant(*, seed: int = 0) -> Variant:
+    """Return the classifier in equinox."""
+    parts = pj_equinox.split_module(*eqx.nn.make_with_state(EquinoxClassifier)(jax.random.key(seed)))
+
+    def batched(module: Any, images: jax.Array, state: Any, rng_keys: Any = None) -> Any:
+        of_one = jax.vmap(module, axis_name="batch", in_axes=(0, None, 0), out_axes=(0, None))
+        return of_one(images, state, rng_keys)
+
+    def loss_fn(module: Any, state: Any, batch: Any, rng_key: jax.Array) -> Any:
+        logits, state = batched(module, batch["image"], state, jax.random.split(rng_key, len(batch["image"])))
+        loss, metrics = entropy(logits, batch)
+        return loss, (state, metrics)
+
+    def apply(params: Any, images: jax.Array) -> jax.Array:
+        return parts.apply(params, images, method=batched)
+
+    trainer = pj_equinox.equinox_trainer(parts, loss_fn, OPTIMIZER, model="classifier")
+    return Variant(pj.Model(parts.params, apply), trainer)
+
+
+VARIANTS: dict[str, Callable[[], Variant]] = {
+    "flax.linen": linen_variant,
+    "flax.nnx": nnx_variant,
+    "equinox": equinox_variant,
+}
 
 
 class LabelledDigits:
