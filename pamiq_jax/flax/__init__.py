@@ -2,5 +2,15 @@
 
 from pamiq_jax.flax.linen import LinenLossFn, linen_trainer
 from pamiq_jax.flax.nnx import ModuleParts, NnxLossFn, nnx_trainer, split_module
+from pamiq_jax.flax.train_state import from_train_state, to_train_state
 
-__all__ = ["LinenLossFn", "ModuleParts", "NnxLossFn", "linen_trainer", "nnx_trainer", "split_module"]
+__all__ = [
+    "LinenLossFn",
+    "ModuleParts",
+    "NnxLossFn",
+    "from_train_state",
+    "linen_trainer",
+    "nnx_trainer",
+    "split_module",
+    "to_train_state",
+]
