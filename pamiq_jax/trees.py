@@ -109,3 +109,15 @@ def nbytes(tree: PyTree) -> int:
         return int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
 
     return sum(leaf_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def rounded_bytes(number: int) -> str:
+    """Return bytes in the largest decimal unit of which there is one at least.
+
+    Example:
+        >>> rounded_bytes(4_096_008)
+        '4.1 MB'
+    """
+    units = ("kB", "MB", "GB", "TB")
+    power = min((len(str(number)) - 1) // 3, len(units))
+    return f"{number} B" if power == 0 else f"{number / 1000**power:.1f} {units[power - 1]}"

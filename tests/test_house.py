@@ -27,6 +27,7 @@ BEYOND_THE_CORE = {
         "sequence.py",
         "sum_tree.py",
     },
+    "lifecycle": {"picture.py"},
     "trainer": {
         "accumulate.py",
         "alternate.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, override
 
 import flax.struct
 import jax
@@ -132,6 +132,7 @@ class Buffer[S, X, R](NamedTuple):
         fresh: the records that must be new since a trainer's last run, for a buffer that is learned from once.
         is_ordered: its records must come from one stream, in order, since what lies side by side in it is taken
             for consecutive: windows, rollouts.
+        kind: what made it, for its text.
 
     Example:
         One that holds the newest record alone, whatever its form; in a system that is a `Record`:
@@ -166,6 +167,12 @@ class Buffer[S, X, R](NamedTuple):
     update: Callable[[S, jax.Array, jax.Array], S] | None = None
     is_ordered: bool = False
     fresh: int = 0
+    kind: str = "Buffer"
+
+    @override
+    def __repr__(self) -> str:
+        place = "" if self.placement == "device" else f", placement={self.placement!r}"
+        return f"{self.kind}(capacity={self.capacity}{place})"
 
 
 def buffer_bytes[S, X, R](buffer: Buffer[S, X, R], example: PyTree) -> int:

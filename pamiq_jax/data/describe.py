@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from pamiq_jax.data.buffer import Buffer, Record, record_of, record_spec
-from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, zeros_of
+from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, rounded_bytes, zeros_of
 from pamiq_jax.types import PyTree
 
 
@@ -48,15 +48,3 @@ def describe_buffer(buffer: Buffer[Any, Any, Any], example: PyTree) -> str:
     lines = [f"{buffer.capacity:,} records take {total:,} bytes ({rounded_bytes(total)}) {place}:"]
     lines += [f"  {number:>{number_width}}  {name:<{name_width}}  {form}" for number, name, form in rows]
     return "\n".join(lines)
-
-
-def rounded_bytes(number: int) -> str:
-    """Return bytes in the largest decimal unit of which there is one at least.
-
-    Example:
-        >>> rounded_bytes(4_096_008)
-        '4.1 MB'
-    """
-    units = ("kB", "MB", "GB", "TB")
-    power = min((len(str(number)) - 1) // 3, len(units))
-    return f"{number} B" if power == 0 else f"{number / 1000**power:.1f} {units[power - 1]}"

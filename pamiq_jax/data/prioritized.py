@@ -15,10 +15,11 @@ from pamiq_jax.data.buffer import Buffer, Placement
 from pamiq_jax.data.ring import RingState, ring_buffer
 from pamiq_jax.data.rows import check_batch_size, check_storage, last_of_each, read_rows
 from pamiq_jax.data.sum_tree import find_slots, set_masses, zero_sums
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 
 
-class PrioritizedState[X](flax.struct.PyTreeNode):
+class PrioritizedState[X](Shown, flax.struct.PyTreeNode):
     """A ring of the newest records with a mass for each, `priority ** alpha`.
 
     Attributes:
@@ -100,6 +101,7 @@ def prioritized_buffer[X](
         raise InvalidValueError("prioritized_buffer(beta)", beta, "0 to 1")
     ring = ring_buffer(capacity, placement=placement, example=example)
     return Buffer(
+        kind="prioritized_buffer",
         init=partial(_init, ring),
         add=partial(_add, ring),
         sample=partial(_sample, beta),

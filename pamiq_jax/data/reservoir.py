@@ -22,12 +22,13 @@ from pamiq_jax.data.rows import (
     write_rows,
     zero_rows,
 )
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 
 _EULER_GAMMA = 0.5772156649015329
 
 
-class ReservoirState[X](flax.struct.PyTreeNode):
+class ReservoirState[X](Shown, flax.struct.PyTreeNode):
     """The stored records, and what decides the fate of the next one.
 
     Attributes:
@@ -79,6 +80,7 @@ def reservoir_buffer[X](
     check_storage("reservoir_buffer", capacity, placement)
     probability = _replace_probability(capacity, replace_probability, expected_survival_length)
     return Buffer(
+        kind="reservoir_buffer",
         init=partial(_init, capacity, seed),
         add=partial(_add, capacity, probability),
         sample=_sample,

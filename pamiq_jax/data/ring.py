@@ -13,13 +13,14 @@ from jax.typing import ArrayLike
 from pamiq_jax.data.buffer import Buffer, Placement
 from pamiq_jax.data.permutation import permuted_index
 from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 
 type Sampling = Literal["uniform", "epochs", "in_order"]
 """With replacement; every record once per shuffled epoch; oldest first, again and again."""
 
 
-class RingState[X](flax.struct.PyTreeNode):
+class RingState[X](Shown, flax.struct.PyTreeNode):
     """The stored records and where the next one goes. The counters never exceed the capacity.
 
     Attributes:
@@ -60,6 +61,7 @@ def ring_buffer[X](
         raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, names))}")
     goes_by_position = sampling != "uniform"  # then the places must not move within a run
     return Buffer(
+        kind="ring_buffer",
         init=partial(_init, capacity),
         add=partial(_add, capacity),
         sample=partial(_sample, capacity, sampling),

@@ -16,6 +16,7 @@ from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Buffer, Placement, Record, record_spec
 from pamiq_jax.data.ring import RingState
 from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError, UnknownNameError
 from pamiq_jax.trees import describe_leaf
 from pamiq_jax.types import PyTree
@@ -24,7 +25,7 @@ type BorderFn = Callable[[Any], ArrayLike]
 """`(data) -> bool []` of one record's data, traced: whether a segment has its border here."""
 
 
-class SequenceState[X](flax.struct.PyTreeNode):
+class SequenceState[X](Shown, flax.struct.PyTreeNode):
     """A ring of the newest records, and a queue of the windows within them, oldest first.
 
     Attributes:
@@ -120,6 +121,7 @@ def sequence_buffer[X](
         raise InvalidValueError("sequence_buffer(stride)", stride, f"a divisor of the capacity {capacity}", remedy)
     layout = _Layout(capacity, length, stride, carry, starts_segment, ends_segment)
     return Buffer(
+        kind="sequence_buffer",
         init=partial(_init, layout),
         add=partial(_add, layout),
         sample=partial(_sample, layout),

@@ -1,6 +1,7 @@
 """The lifecycle as data: phases, events, transition tables, and one function that looks them up."""
 
-from pamiq_jax.lifecycle.machine import Event, Phase, allowed_events, is_final, mermaid, transition
+from pamiq_jax.lifecycle.machine import Event, Phase, allowed_events, is_final, transition
+from pamiq_jax.lifecycle.picture import lifecycle_svg, mermaid
 from pamiq_jax.lifecycle.tables import (
     SYSTEM_TRANSITIONS,
     TRAINER_TRANSITIONS,
@@ -21,6 +22,7 @@ __all__ = [
     "TrainerPhase",
     "allowed_events",
     "is_final",
+    "lifecycle_svg",
     "mermaid",
     "transition",
 ]

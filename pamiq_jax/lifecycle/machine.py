@@ -1,8 +1,8 @@
-"""Look a transition up, refusing what the table does not have before anything changes, and draw a table."""
+"""Look a transition up, refusing what the table does not have before anything changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, overload
 
@@ -26,9 +26,6 @@ _MACHINES: Mapping[type, tuple[type[StrEnum], Mapping[Any, Any]]] = {
     TrainerPhase: (TrainerEvent, TRAINER_TRANSITIONS),
     SystemPhase: (SystemEvent, SYSTEM_TRANSITIONS),
 }
-
-_COMMON = 3
-"""An event that leads as many phases to one target is drawn once, lest its arrows hide the others."""
 
 
 @overload
@@ -83,40 +80,3 @@ def is_final(phase: Phase) -> bool:
         (True, False)
     """
     return not allowed_events(phase)
-
-
-def mermaid[P: StrEnum, E: StrEnum](table: Mapping[tuple[P, E], P], current: P | None = None) -> str:
-    """Return the table as the text of a Mermaid `stateDiagram-v2`.
-
-    The initial phase is that of the table's first key; a phase without a row is final. An event that at
-    least three phases answer in the same way gets one arrow, from a node that says which phases those are.
-
-    Args:
-        table: the phase that follows on each (phase, event).
-        current: a phase to highlight, for a live view.
-
-    Example:
-        >>> mermaid(TRAINER_TRANSITIONS).splitlines()[:3]
-        ['stateDiagram-v2', '    [*] --> waiting', '    waiting --> setting_up: start']
-    """
-    arrows: dict[tuple[E, P], list[str]] = {}
-    for (source, event), target in table.items():
-        arrows.setdefault((event, target), []).append(source)
-    lines = [f"[*] --> {next(iter(table))[0]}"]
-    for (event, target), sources in arrows.items():
-        if len(sources) < _COMMON:
-            lines += [f"{source} --> {target}: {event}" for source in sources]
-        else:
-            node, label = _common_node(table, sources)
-            lines += [f'state "{label}" as {node}', f"{node} --> {target}: {event}"]
-    with_row = {source for source, _ in table}
-    lines += [f"{phase} --> [*]" for phase in dict.fromkeys(table.values()) if phase not in with_row]
-    if current is not None:
-        lines += ["classDef current fill:#ffe8a3,stroke:#b7791f,color:#1a202c", f"class {current} current"]
-    # As keys, since two events that come from the same phases declare the same node.
-    return "stateDiagram-v2\n" + "".join(f"    {line}\n" for line in dict.fromkeys(lines))
-
-
-def _common_node[P: StrEnum, E: StrEnum](table: Mapping[tuple[P, E], P], sources: Sequence[str]) -> tuple[str, str]:
-    others = [phase for phase in dict.fromkeys(source for source, _ in table) if phase not in sources]
-    return "_but_".join(["any_phase", *others]), ", but not ".join(["any phase that is not final", *others])

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from pamiq_jax.data import Collector, record_of, record_spec
-from pamiq_jax.data.describe import rounded_bytes
 from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.batches import sample_function
 from pamiq_jax.runtime.compile import buffer_example, cast_published
 from pamiq_jax.runtime.system import Model, System
-from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, zeros_of
+from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, rounded_bytes, zeros_of
 from pamiq_jax.types import PyTree
 
 

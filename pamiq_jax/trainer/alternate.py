@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.priorities import PRIORITIES
@@ -18,7 +19,7 @@ from pamiq_jax.trainer.wrapped import check_traceable
 from pamiq_jax.types import Metrics, Params, PyTree
 
 
-class AlternatingState(flax.struct.PyTreeNode):
+class AlternatingState(Shown, flax.struct.PyTreeNode):
     """The states of trainers that take turns. It holds each model once.
 
     Attributes:

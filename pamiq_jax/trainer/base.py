@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, override
 
 import flax.struct
 import jax
 import optax
 
 from pamiq_jax.arguments import checked_names
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.types import Metrics, Params
 
 
-class TrainerState[P](flax.struct.PyTreeNode):
+class TrainerState[P](Shown, flax.struct.PyTreeNode):
     """Everything that the next step of a trainer needs, and nothing else.
 
     Subclass it to add fields (an average of the parameters, a recurrent carry). Every field is
@@ -121,6 +122,12 @@ class Trainer[S, B](NamedTuple):
     reads: tuple[str, ...] = ()
     compiled: bool = True
     with_optimization: Callable[[Callable[[Any], Any]], Trainer[S, B]] | None = None
+
+    @override
+    def __repr__(self) -> str:
+        known = {"trains": self.trains, "reads": self.reads or None, "publishes": self.publishes}
+        facts = [f"{what}={names}" for what, names in known.items() if names is not None]
+        return f"Trainer({', '.join(facts + ['compiled=False'] * (not self.compiled))})"
 
 
 def unchanged[S](state: S, /) -> S:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.types import Params, PyTree
 
@@ -51,7 +52,7 @@ class ParamsPlace(NamedTuple):
     treedef: Any
 
 
-class StepState(flax.struct.PyTreeNode):
+class StepState(Shown, flax.struct.PyTreeNode):
     """The state of a trainer made of a user's step.
 
     Attributes:

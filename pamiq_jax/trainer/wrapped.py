@@ -7,13 +7,14 @@ from typing import Any
 
 import flax.struct
 
+from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.types import Params
 
 
-class WrappedState[S](flax.struct.PyTreeNode):
+class WrappedState[S](Shown, flax.struct.PyTreeNode):
     """The state of a trainer that does something around another one. It can be read like that one's.
 
     Subclass it to add fields.
