@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import html
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast, override
 
@@ -15,6 +17,7 @@ from pamiq_jax.types import PyTree
 
 INK, PAPER, EDGE, ACCENT, ALARM = "#1f2937", "#f3f4f6", "#9ca3af", "#ffe8a3", "#fecaca"
 _LETTER, _HEIGHT = 7.4, 34
+_IS_DRAWN = contextvars.ContextVar("is_drawn", default=False)
 
 
 def summary(tree: PyTree) -> str:
@@ -74,24 +77,38 @@ class Shown:
             value = getattr(self, field.name)
             if not field.metadata.get("pytree_node", True) or field.name == "rng_key":
                 continue
-            is_scalar = jax.tree.structure(value) == jax.tree.structure(0) and np.shape(value) == ()
+            is_leaf = jax.tree.structure(value) == jax.tree.structure(0)
             inner = repr(value) if isinstance(value, Shown) else summary(value)
-            facts.append(f"{field.name}={value_or_form(value) if is_scalar else inner}")
+            facts.append(f"{field.name}={value_or_form(value) if is_leaf else inner}")
         return f"{type(self).__name__}({', '.join(facts)})"
 
-    def _repr_html_(self) -> str:
-        return tree_html(self)
+    def _repr_html_(self) -> str | None:
+        # treescope asks what it draws for this too, and would be asked again.
+        if _IS_DRAWN.get():
+            return None
+        token = _IS_DRAWN.set(True)
+        try:
+            return tree_html(self)
+        finally:
+            _IS_DRAWN.reset(token)
 
 
 def tree_html(tree: PyTree) -> str:
     """Return a tree as HTML that can be unfolded, made by treescope."""
     import treescope  # takes a while, and only notebooks want it
 
-    return treescope.render_to_html(tree, roundtrip_mode=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of numpy, for names that treescope looks at
+        return treescope.render_to_html(tree, roundtrip_mode=False)
 
 
 def escape(text: object) -> str:
-    """Return text as it is written in HTML."""
+    """Return text as it is written in HTML.
+
+    Example:
+        >>> escape("<x>")
+        '&lt;x&gt;'
+    """
     return html.escape(str(text))
 
 
