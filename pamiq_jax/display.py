@@ -16,7 +16,7 @@ from jax.core import Tracer
 from pamiq_jax.types import PyTree
 
 INK, PAPER, EDGE, ACCENT, ALARM = "#1f2937", "#f3f4f6", "#9ca3af", "#ffe8a3", "#fecaca"
-_LETTER, _HEIGHT = 7.4, 34
+_LETTER, _SMALL_LETTER, _HEIGHT = 7.4, 6.4, 34
 _IS_DRAWN = contextvars.ContextVar("is_drawn", default=False)
 
 
@@ -142,7 +142,8 @@ class Box(NamedTuple):
     @property
     def width(self) -> float:
         """So that the longest line fits."""
-        return max(70.0, 18 + _LETTER * max(map(len, self.label.split("\n"))))
+        first, *rest = self.label.split("\n")
+        return max(70.0, 18 + _LETTER * len(first), *(18 + _SMALL_LETTER * len(line) for line in rest))
 
     @property
     def height(self) -> float:
@@ -176,10 +177,13 @@ def drawing(boxes: Mapping[str, Box], arrows: Iterable[Arrow], caption: str) -> 
         arrows: between them.
         caption: written below; read out where pictures are not seen.
     """
+    arrows = tuple(arrows)
     drawn = [_arrow(boxes[arrow.source], boxes[arrow.target], arrow) for arrow in arrows]
     drawn += [_box(box) for box in boxes.values()]
+    depths = [_depth(boxes[arrow.source], boxes[arrow.target], arrow.bend) for arrow in arrows]
     width = max([box.x + box.width / 2 for box in boxes.values()] + [6.4 * len(caption)]) + 20
-    height = max((box.y + box.height / 2 for box in boxes.values()), default=0) + 50
+    lowest = [box.y + box.height / 2 for box in boxes.values()]
+    height = max([*lowest, *depths], default=0) + 50
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'style="max-width:100%;background:#fff" role="img" font-family="sans-serif" font-size="13">'
@@ -208,10 +212,7 @@ def _box(box: Box) -> str:
 
 
 def _arrow(source: Box, target: Box, arrow: Arrow) -> str:
-    dx, dy = target.x - source.x, target.y - source.y
-    length = max((dx * dx + dy * dy) ** 0.5, 1.0)
-    middle_x = (source.x + target.x) / 2 + arrow.bend * dy / length
-    middle_y = (source.y + target.y) / 2 - arrow.bend * dx / length
+    middle_x, middle_y = _middle(source, target, arrow.bend)
     start = _border(source, middle_x, middle_y)
     end = _border(target, middle_x, middle_y)
     dash = ' stroke-dasharray="5 4"' if arrow.is_dashed else ""
@@ -224,6 +225,17 @@ def _arrow(source: Box, target: Box, arrow: Arrow) -> str:
         f'<text x="{x:.0f}" y="{y - 4:.0f}" text-anchor="middle" font-size="11" fill="#4b5563" '
         f'stroke="#fff" stroke-width="3" paint-order="stroke">{escape(arrow.label)}</text>'
     )
+
+
+def _middle(source: Box, target: Box, bend: float) -> tuple[float, float]:
+    """Return the point that an arrow bends towards."""
+    dx, dy = target.x - source.x, target.y - source.y
+    length = max((dx * dx + dy * dy) ** 0.5, 1.0)
+    return (source.x + target.x) / 2 + bend * dy / length, (source.y + target.y) / 2 - bend * dx / length
+
+
+def _depth(source: Box, target: Box, bend: float) -> float:
+    return (source.y + 2 * _middle(source, target, bend)[1] + target.y) / 4 + 20
 
 
 def _border(box: Box, x: float, y: float) -> tuple[float, float]:

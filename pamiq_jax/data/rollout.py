@@ -72,7 +72,12 @@ def rollout_buffer[X](
         return ring.sample(state, required(batch_size), position, rng_key)
 
     return ring._replace(
-        sample=sample, required=required, can_sample=partial(_has_no_gap, rows), is_ordered=True, fresh=length
+        kind="rollout_buffer",
+        sample=sample,
+        required=required,
+        can_sample=partial(_has_no_gap, rows),
+        is_ordered=True,
+        fresh=length,
     )
 
 

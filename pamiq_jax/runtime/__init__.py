@@ -3,7 +3,7 @@
 from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
-from pamiq_jax.runtime.describe import describe_system
+from pamiq_jax.runtime.describe import Description
 from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
 from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.faults import FaultPolicy, Repair, RepairFn, fail_fast, keep_acting
@@ -33,6 +33,7 @@ __all__ = [
     "Clock",
     "Compiled",
     "Deadlines",
+    "Description",
     "Difference",
     "Environment",
     "EnvironmentSpec",
@@ -71,7 +72,6 @@ __all__ = [
     "VirtualClock",
     "WaitResult",
     "compile_system",
-    "describe_system",
     "fail_fast",
     "infer_tick",
     "keep_acting",

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 
 from pamiq_jax.data import Collector, record_of, record_spec
+from pamiq_jax.display import escape
 from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.batches import sample_function
 from pamiq_jax.runtime.compile import buffer_example, cast_published
 from pamiq_jax.runtime.system import Model, System
+from pamiq_jax.runtime.wiring import Wiring, wiring
 from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, rounded_bytes, zeros_of
 from pamiq_jax.types import PyTree
 
 
-def describe_system(system: System) -> str:
-    """Return in words what a system is made of and how many bytes it takes: a line per buffer, model and trainer.
+class Description(NamedTuple):
+    """What a system is made of, how that hangs together, and how many bytes it takes. Get it by `system.describe()`.
 
     Neither buffers nor trainers' states are made for this; agents are compiled, for the form of their extras. A
-    buffer's
-    bytes are there from the start, those of its queue are the most that waiting records take. What trainers keep
-    beside the models, such as an optimizer's state, is not counted.
+    buffer's bytes are there from the start, those of its queue are the most that waiting records take. What trainers
+    keep beside the models, such as an optimizer's state, is not counted.
 
-    Args:
-        system: the system.
-
-    Raises:
-        InvalidValueError: a buffer's records are not known.
-        RecordMismatchError, StepStructureError: forms that do not fit.
+    Attributes:
+        lines: a line per buffer, model, trainer and interaction, and what they take together.
+        wiring: who feeds, reads, trains and publishes what; `wiring.svg()` and `wiring.mermaid()` draw it.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -40,11 +38,30 @@ def describe_system(system: System) -> str:
         ...     buffers={"x": pj.ring_buffer(100, example=0.0)},
         ...     trainers={"t": pj.Schedule(trainer, data="x", batch_size=4, when=pj.min_size(2))},
         ... )
-        >>> print(describe_system(system))
+        >>> print(system.describe())
         buffer 'x': 100 records of float32[]: 908 bytes (908 B) on the device, queue 37,800 bytes (37.8 kB)
         model 'm': 4 bytes (4 B), published 4 bytes (4 B)
         trainer 't': trains 'm', reads nothing, publishes 'm'; 1 steps a run, batches of 4 from 'x' when min_size(2)
         buffers and queues take 38,708 bytes (38.7 kB)
+        note: no interaction feeds buffer 'x': it gets what run.collect brings
+    """
+
+    lines: tuple[str, ...]
+    wiring: Wiring
+
+    @override
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *(f"note: {note}" for note in self.wiring.notes)])
+
+    def _repr_html_(self) -> str:
+        return f"{self.wiring.html()}<pre>{escape(self)}</pre>"
+
+
+def describe(system: System) -> Description:
+    """Return what `System.describe` returns.
+
+    Args:
+        system: the system.
     """
     examples = _examples(system)
     states = {name: _buffer_state(system, name, example) for name, example in examples.items()}
@@ -57,7 +74,8 @@ def describe_system(system: System) -> str:
     lines += [_model_line(name, model) for name, model in system.models.items()]
     lines += [_trainer_line(system, name, states) for name in system.trainers]
     total = sum(map(nbytes, states.values())) + sum(queues.values())
-    return "\n".join([*lines, f"buffers and queues take {_bytes(total)}"])
+    lines += [_interaction_line(system, name) for name in system.interactions]
+    return Description((*lines, f"buffers and queues take {_bytes(total)}"), wiring(system))
 
 
 def _examples(system: System) -> dict[str, PyTree]:
@@ -81,6 +99,14 @@ def _buffer_state(system: System, name: str, example: PyTree) -> PyTree:
 def _queue_bytes(system: System, name: str, example: PyTree) -> int:
     queue = system.queue(name)
     return Collector[Any](example, queue.capacity, chunk=system.rows(name), overflow=queue.overflow).nbytes
+
+
+def _interaction_line(system: System, name: str) -> str:
+    interval = system.interactions[name].interval_seconds
+    pace = "as fast as it can" if interval is None else f"every {interval:g} s"
+    acts = ", ".join(repr(model) for model, what in system.models.items() if what.infer) or "no model"
+    fed = ", ".join(map(repr, system.collects(name))) or "nothing"
+    return f"interaction {name!r}: {pace}, may act with {acts}, feeds {fed}"
 
 
 def _model_line(name: str, model: Model) -> str:

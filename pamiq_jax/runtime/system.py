@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, override
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,12 @@ from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.interaction import AGENT, Interaction
+from pamiq_jax.runtime.wiring import wiring
 from pamiq_jax.trainer import Trainer
 from pamiq_jax.types import Params, PyTree
+
+if TYPE_CHECKING:
+    from pamiq_jax.runtime.describe import Description
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,34 @@ class System:
     def __post_init__(self) -> None:
         from pamiq_jax.runtime.checks import check_system  # which is about the class below
 
-        check_system(self)
+        try:
+            check_system(self)
+        except Exception as error:
+            with contextlib.suppress(Exception):  # what cannot be drawn either is said by the error itself
+                error.add_note(f"the wiring:\n{wiring(self)}")
+            raise
+
+    @override
+    def __repr__(self) -> str:
+        kinds = ("models", "buffers", "trainers", "interactions")
+        facts = [f"{kind}=[{', '.join(getattr(self, kind))}]" for kind in kinds if getattr(self, kind)]
+        return f"System({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        return wiring(self).html()
+
+    def describe(self) -> Description:
+        """Return what the system is made of, how that hangs together, and how many bytes it takes.
+
+        Printed it is text, a notebook shows it as a diagram. See `Description`.
+
+        Raises:
+            InvalidValueError: a buffer's records are not known.
+            RecordMismatchError, StepStructureError: forms that do not fit.
+        """
+        from pamiq_jax.runtime.describe import describe
+
+        return describe(self)
 
     @functools.cached_property
     def interactions(self) -> Mapping[str, Interaction]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax import trees
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.runtime.wiring import wiring
 from tests.runtime.fakes import fed_system, learner, learning_system
 
 BUFFERS = {
@@ -28,7 +30,7 @@ def test_bytes_are_those_of_the_compiled_system() -> None:
             collect={"seen": lambda record: record},
         ),
     )
-    lines = pj.describe_system(system).splitlines()
+    lines = str(system.describe()).splitlines()
     compiled = pj.compile_system(system)
     total = 0
     for name, line in zip(BUFFERS, lines, strict=False):
@@ -39,7 +41,7 @@ def test_bytes_are_those_of_the_compiled_system() -> None:
         assert [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) bytes", line)] == [state, queue]
     assert "['observation'] float32[3], ['reward'] float32[]" in lines[0]
     assert " on the host, queue " in lines[1]
-    assert lines[-1].startswith(f"buffers and queues take {total:,} bytes")
+    assert system.describe().lines[-1].startswith(f"buffers and queues take {total:,} bytes")
 
 
 def test_says_what_trainers_do_and_what_models_take() -> None:
@@ -49,7 +51,7 @@ def test_says_what_trainers_do_and_what_models_take() -> None:
         "hidden": pj.Model(np.zeros(2, np.float32), infer=False),
     }
     buffers = {"x": pj.ring_buffer(100, placement="host", example=0.0)}
-    text = pj.describe_system(fed_system(schedule, models=models, buffers=buffers))
+    text = str(fed_system(schedule, models=models, buffers=buffers).describe())
     assert text.splitlines()[1:4] == [
         "model 'policy': 12 bytes (12 B), published 6 bytes (6 B)",
         "model 'hidden': 8 bytes (8 B), not published",
@@ -62,4 +64,42 @@ def test_says_what_trainers_do_and_what_models_take() -> None:
 def test_a_buffer_that_nothing_feeds() -> None:
     system = fed_system(buffers={"x": pj.ring_buffer(8)})
     with pytest.raises(InvalidValueError, match="buffer 'x' example is None, expected one record"):
-        pj.describe_system(system)
+        system.describe()
+
+
+def test_the_wiring_says_who_gives_what_to_whom_and_draws_it() -> None:
+    system = learning_system()
+    assert repr(system) == "System(models=[policy], buffers=[seen], trainers=[fit], interactions=[agent])"
+    wiring = system.describe().wiring
+    assert str(wiring).splitlines() == [
+        "interaction 'agent' -> buffer 'seen' (collects)",
+        "buffer 'seen' -> trainer 'fit' (4 a batch)",
+        "trainer 'fit' -> model 'policy' (trains and publishes)",
+        "model 'policy' -> interaction 'agent' (acts with)",
+    ]
+    boxes = [element for element in ElementTree.fromstring(wiring.svg()).iter() if element.tag.endswith("rect")]
+    assert len(boxes) == 4
+    assert system._repr_html_().startswith("<svg")
+    assert 'model3 -.->|"acts with"| interaction0' in wiring.mermaid()
+    assert "interaction 'agent': as fast as it can, may act with 'policy', feeds 'seen'" in str(system.describe())
+
+
+def test_what_is_seldom_meant_is_noted() -> None:
+    models = {name: pj.Model(jnp.zeros(3), infer=name == "policy") for name in ("policy", "idle")}
+    schedule = pj.Schedule(learner(), data="x", batch_size=4)
+    system = fed_system(schedule, models=models, buffers={name: pj.ring_buffer(8, example=0.0) for name in "xy"})
+    assert [note.partition(";")[0] for note in wiring(system).notes] == [
+        "no interaction feeds buffer 'x': it gets what run.collect brings",
+        "no trainer draws from buffer 'y'",
+        "no interaction feeds buffer 'y': it gets what run.collect brings",
+        "no trainer trains model 'idle'",
+    ]
+
+
+def test_a_mistake_is_shown_in_the_wiring() -> None:
+    schedule = pj.Schedule(learner("nobody"), data="nothing", batch_size=4)
+    with pytest.raises(UnknownNameError, match="'nothing'") as caught:
+        learning_system(trainers={"fit": schedule})
+    (note,) = caught.value.__notes__
+    assert "buffer 'nothing' -> trainer 'fit' (4 a batch)" in note
+    assert "✗ buffer 'nothing' does not exist\n✗ model 'nobody' does not exist" in note
