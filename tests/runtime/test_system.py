@@ -103,6 +103,37 @@ class TestCombinations:
         with pytest.raises(UnsatisfiableConditionError, match="trainer 'fit' would wait for ever for min_size"):
             fed_system(schedule(when=pj.min_size(101)))
 
+    def test_condition_that_contradicts_itself(self) -> None:
+        with pytest.raises(UnsatisfiableConditionError, match=r"'fit' .* ~min_new\(5\) exclude each other; leave"):
+            fed_system(schedule(when=pj.min_new(10) & ~pj.min_new(5)))
+
+    @pytest.mark.parametrize(
+        "when", [pj.every_versions(1), pj.every_versions(3) & pj.min_size(4), {"a": pj.every_versions(1)}], ids=repr
+    )
+    def test_a_version_that_nobody_else_can_publish(self, when: Any) -> None:
+        source = {"data": {"a": "x"}} if isinstance(when, dict) else {}
+        with pytest.raises(
+            UnsatisfiableConditionError, match=r"'fit' would wait for ever for .*: no version is .*; give"
+        ):
+            fed_system(schedule(when=when, **source))
+
+    def test_a_version_that_nobody_publishes_before_his_group_is_complete(self) -> None:
+        first, second = schedule(group="all"), schedule(group="all", when=pj.every_versions(1))
+        trainers = {"first": first, "second": second}
+        with pytest.raises(UnsatisfiableConditionError, match="trainer 'second' would wait for ever"):
+            fed_system(trainers=trainers)
+        fed_system(trainers={**trainers, "third": schedule()})
+
+    def test_a_version_of_a_trainer_that_publishes_nothing(self) -> None:
+        models = {"policy": pj.Model(jnp.zeros(3)), "hidden": pj.Model(jnp.zeros(3), infer=False)}
+        trainers = {"one": schedule(trainer=learner("hidden")), "other": schedule(when=pj.every_versions(1))}
+        with pytest.raises(UnsatisfiableConditionError, match="trainer 'other' would wait for ever"):
+            fed_system(trainers=trainers, models=models)
+
+    @pytest.mark.parametrize("when", [pj.every_versions(1) | pj.min_new(4), ~pj.every_versions(1)], ids=repr)
+    def test_a_version_need_not_be_waited_for(self, when: pj.Condition) -> None:
+        fed_system(schedule(when=when))
+
 
 class TestNumbers:
     @pytest.mark.parametrize("name", ["batch_size", "steps"])
