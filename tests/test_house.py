@@ -33,6 +33,7 @@ BEYOND_THE_CORE = {
         "from_step.py",
         "guard.py",
         "hyperparameters.py",
+        "missing.py",
         "partition.py",
         "priorities.py",
         "signature.py",

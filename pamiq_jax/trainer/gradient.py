@@ -12,6 +12,7 @@ import optax
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.missing import naming_missing
 from pamiq_jax.trainer.optimizer import Optimizer, build_optimizer
 from pamiq_jax.types import Metrics, Params
 
@@ -47,7 +48,7 @@ def gradient_trainer[P, B](
 
     Raises:
         UnknownNameError: `publishes` or `tx` names a model that `trains` does not, or `init` is not
-            given a model of `trains` or `reads`.
+            given a model of `trains` or `reads`; when traced, if the loss asks for another model.
         InvalidValueError: a number out of range, or names that contradict each other.
         LossOutputError: when traced, if the loss does not return `(scalar, dict)`.
 
@@ -62,6 +63,7 @@ def gradient_trainer[P, B](
         1.0 1
     """
     trains = tuple(tx) if trains is None and isinstance(tx, Mapping) else trains
+    loss_fn = loss_fn if trains is None else naming_missing(loss_fn)
     _check_names(trains, publishes, reads)
     _check_optimizers(tx, trains)
     optimizer = build_optimizer(tx, max_gradient_norm=max_gradient_norm, accumulate=accumulate)

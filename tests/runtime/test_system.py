@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -171,6 +172,7 @@ class TestNumbers:
             ({"priority": "high"}, r"Schedule\(priority\) is 'high', expected a number; 0 is"),
             ({"group": 3}, r"Schedule\(group\) is 3, expected a name, or None; give"),
             ({"after": "enc"}, r"Schedule\(after\) is 'enc', expected a tuple of trainer names; write \('enc',\)"),
+            ({"steps": 4, "steps_per_chunk": 2.0}, r"Schedule\(steps_per_chunk\) is 2.0, expected an integer from 1"),
             ({"after": (1,)}, r"Schedule\(after\) is \(1,\), expected a tuple of trainer names"),
             ({"trainer": max}, r"Schedule\(trainer\) is 'builtin_.*', expected a Trainer; make one"),
         ],
@@ -200,6 +202,16 @@ class TestNumbers:
     def test_parts_of_another_kind(self, change: dict[str, Any], match: str) -> None:
         with pytest.raises(InvalidValueError, match=match):
             fed_system(**change)
+
+    @pytest.mark.parametrize("device", ["cpu:0", 0, {"w": "cpu"}])
+    def test_a_device_by_its_name(self, device: Any) -> None:
+        with pytest.raises(InvalidValueError, match=r"Model\(device\) is .*, expected a jax.Device .*; write jax.dev"):
+            pj.Model({"w": jnp.zeros(3)}, device=device)
+
+    def test_a_device_or_a_sharding(self) -> None:
+        device = jax.devices()[1]
+        for place in (device, jax.sharding.SingleDeviceSharding(device), {"w": device}):
+            assert pj.Model({"w": jnp.zeros(3)}, device=place).device is place
 
     @pytest.mark.parametrize("name", ["capacity", "chunk"])
     def test_queue_needs_positive_numbers(self, name: str) -> None:
