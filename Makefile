@@ -46,7 +46,7 @@ docs: dev-environment ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-examples: dev-environment ## run the trainers of examples/ and draw their figures; names in ARGS
+examples: dev-environment ## run the trainers of examples/ and draw their figures; names and options in ARGS
 	@$(RUN) -m examples $(ARGS)
 
 notebooks: dev-environment ## execute the notebooks in place

@@ -12,6 +12,7 @@ Schmidhuber 1991; Pathak et al. 2017, arXiv:1705.05363. Run: `python -m examples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -33,7 +34,7 @@ from pamiq_jax.runtime import InferReport
 CARS, DAY, WINDOW, CAPACITY = 8, 200, 64, 4_000
 LOW, HIGH = np.float32([-1.2, -0.07]), np.float32([0.6, 0.07])  # position and speed
 
-TASK = Task("MountainCarContinuous-v0", gaussian(1), num_envs=CARS, discount=0.99, gae_lambda=0.95)
+TASK = Task("MountainCarContinuous-v0", gaussian(1), num_envs=CARS, discount=0.99, gae_lambda=0.99, reward_scale=0.05)
 
 # --- The agent.
 
@@ -90,9 +91,13 @@ def windows(record: Record[Any]) -> dict[str, jax.Array]:
 
 
 def rollout(record: Record[Any]) -> dict[str, jax.Array]:
-    """Return a rollout `[T + 1, N, ...]` whose reward is the surprise at what each action led to, 1 on average."""
+    """Return a rollout `[T + 1, N, ...]` whose reward is the surprise at what each action led to.
+
+    Relative to the rollout's mean, since surprise becomes less all the time, and 0 on average: a reward for merely
+    being there would be the most of what the value has to learn.
+    """
     surprise = jnp.roll(record.data["surprise"], -1, axis=0)  # it shows one step later
-    reward = surprise / jnp.mean(surprise[:-1], where=~record.data["autoreset"][:-1])
+    reward = surprise / jnp.mean(surprise[:-1], where=~record.data["autoreset"][:-1]) - 1.0
     return {**record.data, "observation": record.data["seen"], "reward": reward}
 
 
@@ -214,13 +219,13 @@ def act_at_random(ticks: int, *, seed: int = 0) -> Visits:
     return visits
 
 
-def main() -> None:
+def main(directory: Path = figures.RUNS) -> None:
     """Let it live for a minute, and draw what it has seen beside what a random agent sees in as many ticks."""
     curious = learn_live(60.0)
     random = act_at_random(len(curious.seen))
     for name, visits in (("curious", curious), ("random", random)):
         print(f"{name}: {visits.shares()[-1]:.0%} of the cells visited in {len(visits.seen):,} ticks")
-    print(f"figure: {figures.save(draw(curious, random), 'curiosity')}")
+    print(f"figure: {figures.save(draw(curious, random), 'curiosity', directory)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Dreamer: Hafner et al. 2020, arXiv:1912.01603. Run: `python -m examples.dreamer`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -168,7 +169,7 @@ def dreamed(params: Mapping[str, Any], life: Mapping[str, Any], moment: int, ste
     return jax.device_get(jax.jit(dream)(params, hidden, seen, jnp.zeros((steps, 1)))[1])
 
 
-def main() -> None:
+def main(directory: Path = figures.RUNS) -> None:
     """Get to know a world in 4,000 random steps, live in it for 4,000 more, and draw what was learned."""
     world = pj.run_lockstep(forward_dynamics.make_system(), 4_000).snapshot.params["dynamics"]
     rewards: list[float] = []
@@ -186,7 +187,7 @@ def main() -> None:
     lowest = min(lives, key=lambda life: life["seen"][:10, 0].mean())
     dreams = {moment: dreamed(params, lowest, moment, 30) for moment in (10, 45, 80, 115)}
     figure = draw(rewards, lowest["seen"], dreams, lives)
-    print(f"figure: {figures.save(figure, 'dreamer')}")
+    print(f"figure: {figures.save(figure, 'dreamer', directory)}")
 
 
 if __name__ == "__main__":

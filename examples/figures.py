@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-DIRECTORY = Path(__file__).parents[1] / "docs" / "images" / "examples"
+ROOT = Path(__file__).parents[1]
+RUNS, DOCS = ROOT / "runs" / "examples", ROOT / "docs" / "images" / "examples"
 BLUE, ORANGE, GREEN, PURPLE, GRAY = "#4c78a8", "#e4572e", "#54a24b", "#9467bd", "#8a8f98"
 
 
@@ -43,13 +44,13 @@ def tidy(axes: Any, *, grid: str | None = "y") -> None:
         axes.grid(axis=grid, color=GRAY, alpha=0.15)
 
 
-def save(figure: Figure, name: str, directory: Path = DIRECTORY) -> Path:
+def save(figure: Figure, name: str, directory: Path = RUNS) -> Path:
     """Write a figure and return its path.
 
     Args:
         figure: from `new_figure`.
         name: of the example.
-        directory: an existing or new one.
+        directory: an existing or new one; `DOCS` has those that the documentation shows.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.png"

@@ -12,6 +12,7 @@ Schmidhuber 2018, arXiv:1803.10122. Run: `python -m examples.forward_dynamics`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -192,7 +193,7 @@ def distances(params: Any, life: Mapping[str, Any], steps: int) -> dict[str, np.
     return {name: np.linalg.norm(forecast - real, axis=-1).mean(axis=1) for name, forecast in forecasts.items()}
 
 
-def main() -> None:
+def main(directory: Path = figures.RUNS) -> None:
     """Learn for 4,000 steps, and draw what is imagined of a life that is new."""
     result = pj.run_lockstep(make_system(), 4_000)
     params = result.snapshot.params["dynamics"]
@@ -202,7 +203,7 @@ def main() -> None:
         print(f"{name:>24}: {error[0]:.3f} after 1 step, {error[9]:.3f} after 10, {error[49]:.3f} after 50")
     moments = [50, 125, 200]
     futures = dict(zip(moments, np.moveaxis(imagined_ahead(params, life, moments, 50)[0], 0, 1), strict=True))
-    print(f"figure: {figures.save(draw(life['seen'], futures, errors), 'forward_dynamics')}")
+    print(f"figure: {figures.save(draw(life['seen'], futures, errors), 'forward_dynamics', directory)}")
 
 
 if __name__ == "__main__":

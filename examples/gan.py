@@ -10,6 +10,7 @@ penalty: Mescheder et al. 2018, arXiv:1801.04406. Run: `python -m examples.gan`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -127,7 +128,7 @@ def precision_and_recall(real: np.ndarray, fake: np.ndarray, neighbors: int = 3)
     return share_among(fake, real), share_among(real, fake)
 
 
-def main(interactions: int = 3_000) -> None:
+def main(interactions: int = 3_000, directory: Path = figures.RUNS) -> None:
     """Learn to draw digits, print how real they are, and show how drawing was learned."""
     train, test = load_digits()
     gallery: dict[int, np.ndarray] = {}  # by version
@@ -142,7 +143,7 @@ def main(interactions: int = 3_000) -> None:
     print(f"{reached[0]:.0%} of what is drawn lies among held-out digits, of real digits {possible[0]:.0%} do")
     print(f"{reached[1]:.0%} of the held-out digits lie among drawings, among real digits {possible[1]:.0%} do")
     figure = draw(gallery, drawings, result.metrics, reached, possible)
-    print(f"figure: {figures.save(figure, 'gan')}")
+    print(f"figure: {figures.save(figure, 'gan', directory)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -157,7 +158,7 @@ def effective_rank(features: np.ndarray) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def main(interactions: int = 5_000) -> None:
+def main(interactions: int = 5_000, directory: Path = figures.RUNS) -> None:
     """Learn features without labels, print how well digits are read from them, and draw it."""
     train, test = load_digits()
     system = make_system(train.images)
@@ -179,7 +180,7 @@ def main(interactions: int = 5_000) -> None:
     deviations = [float(metrics["least_deviation"]) for _, metrics in result.metrics]
     table = dict(zip(counts, zip(*scores.values(), strict=True), strict=True))
     figure = draw(table, features, test, deviations, STEPS)
-    print(f"figure: {figures.save(figure, 'jepa')}")
+    print(f"figure: {figures.save(figure, 'jepa', directory)}")
 
 
 if __name__ == "__main__":

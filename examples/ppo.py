@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -242,7 +243,7 @@ def learn_live(task: Task, goal: float, *, seconds: float = 60.0, seed: int = 0)
         return returns, run.status
 
 
-def main() -> None:
+def main(directory: Path = figures.RUNS) -> None:
     """Learn CartPole-v1 live and in lockstep, Pendulum-v1 in lockstep; print and draw what was reached."""
     live, status = learn_live(CARTPOLE, goal=475.0)
     print(f"CartPole-v1, live: return {live.statistics.mean:.0f} after {status.seconds:.1f} s, {live.steps:,} steps")
@@ -252,7 +253,7 @@ def main() -> None:
     print(f"Pendulum-v1, in lockstep: return {pendulum.statistics.mean:.0f} after {pendulum.steps:,} steps")
     cartpole = {"in lockstep": lockstep.episodes, f"live: {status.seconds:.0f} s": live.episodes}
     figure = draw(cartpole, pendulum.episodes, result.snapshot.params["policy"])
-    print(f"figure: {figures.save(figure, 'ppo')}")
+    print(f"figure: {figures.save(figure, 'ppo', directory)}")
 
 
 if __name__ == "__main__":

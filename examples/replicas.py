@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -201,7 +202,7 @@ def accuracy_of(params: Any, digits: Digits) -> float:
     return float(jnp.mean(answers == digits.labels))
 
 
-def main() -> None:
+def main(directory: Path = figures.RUNS) -> None:
     """Breed 24 members for 40 runs, and keep the same ones without selection; print and draw both."""
     train, held_out = load_digits(held_out=797)
     validation, test = Digits(*(part[:400] for part in held_out)), Digits(*(part[400:] for part in held_out))
@@ -214,7 +215,7 @@ def main() -> None:
     for name, losses in (("selected and cloned", history["loss"][-1]), ("left alone", alone["loss"][-1])):
         print(f"{name}: validation loss {losses.min():.3f} at best, {np.median(losses):.3f} in the middle")
     accuracy = accuracy_of(trainer.publish(last), test)
-    path = figures.save(draw(history, alone, accuracy), "replicas")
+    path = figures.save(draw(history, alone, accuracy), "replicas", directory)
     print(f"the best reads {accuracy:.1%} of unseen digits right; figure: {path}")
 
 

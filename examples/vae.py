@@ -9,6 +9,7 @@ Kingma and Welling 2014, arXiv:1312.6114. Run: `python -m examples.vae`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -95,7 +96,7 @@ def sample(params: Mapping[str, Any], count: int) -> jax.Array:
     return decoder.apply(params["decoder"], jax.random.normal(jax.random.key(0), (count, LATENTS)))
 
 
-def main(interactions: int = 4_000) -> None:
+def main(interactions: int = 4_000, directory: Path = figures.RUNS) -> None:
     """Look at some thousand digits, print how well they are reconstructed, and draw it."""
     train, test = load_digits()
     result = pj.run_lockstep(make_system(train.images), interactions)
@@ -107,7 +108,7 @@ def main(interactions: int = 4_000) -> None:
     originals = np.concatenate([one_of_each(test, nth) for nth in range(2)])
     errors = [float(metrics["error"]) for _, metrics in result.metrics]
     figure = draw(errors, (error, blind), originals, reconstruct(params, originals), sample(params, 40), STEPS)
-    print(f"figure: {figures.save(figure, 'vae')}")
+    print(f"figure: {figures.save(figure, 'vae', directory)}")
 
 
 if __name__ == "__main__":

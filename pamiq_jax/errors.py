@@ -74,12 +74,13 @@ class UnknownNameError(PamiqError, KeyError):
         name: the name that was given.
         known: the names that exist.
         where: who asked for it.
+        remedy: what to do about it, beside taking a known one.
     """
 
-    def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "", remedy: str = "") -> None:
         asker = f"{where}: " if where else ""
         names = ", ".join(sorted(repr(known_name) for known_name in known)) or "none"
-        self._message = f"{asker}no {kind} is named {name!r}; known: {names}"
+        self._message = f"{asker}no {kind} is named {name!r}; known: {names}" + (f"; {remedy}" if remedy else "")
         super().__init__(self._message)
 
     @override

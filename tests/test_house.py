@@ -16,7 +16,7 @@ PACKAGE = ROOT / "pamiq_jax"
 PURE_CORE = ("conditions", "data", "lifecycle", "publishing", "trainer")
 # One file each, read by those who use it: what comes after the first trainer, buffer and conditions.
 BEYOND_THE_CORE = {
-    "conditions": {"migration.py"},
+    "conditions": {"migration.py", "satisfiable.py"},
     "data": {
         "describe.py",
         "mix.py",
@@ -36,6 +36,7 @@ BEYOND_THE_CORE = {
         "from_step.py",
         "guard.py",
         "hyperparameters.py",
+        "missing.py",
         "optimizers.py",
         "partition.py",
         "priorities.py",

@@ -1,12 +1,13 @@
 """When to train: pure conditions on counters, which say why and compose with `&`, `|` and `~`."""
 
-from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not, check_satisfiable
+from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not
 from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_day
 from pamiq_jax.conditions.counts import always, every_versions, min_new, min_size
 from pamiq_jax.conditions.function import as_condition, when
 from pamiq_jax.conditions.migration import MigratedArguments, migrated
-from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake, first_change
+from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
+from pamiq_jax.conditions.satisfiable import check_satisfiable, contradiction
 
 __all__ = [
     "All",
@@ -19,11 +20,13 @@ __all__ = [
     "MigratedArguments",
     "Not",
     "Progress",
+    "Spans",
     "Truth",
     "Wake",
     "always",
     "as_condition",
     "check_satisfiable",
+    "contradiction",
     "every_seconds",
     "every_versions",
     "first_change",

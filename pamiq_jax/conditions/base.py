@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self, final, override
 
-from pamiq_jax.conditions.progress import Count, Decision, Progress, Truth, Wake, first_change, larger
-from pamiq_jax.errors import UnsatisfiableConditionError
+from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change, larger
 
 type ConditionFn = Callable[[Progress, Progress], Truth | tuple[Truth, str]]
 """A user's own condition: `(now, last) -> bool` or `(now, last) -> (bool, reason)`, pure."""
@@ -26,8 +25,8 @@ class Condition(ABC):
     part (see `when`). Asking changes nothing: what counts as new is measured from `last`, the
     progress at the start of the last run, and only the start of a run moves that.
 
-    To write one, subclass with a frozen dataclass and give `test` and `explain`, then `wake`, `never`, `always` and
-    `forgive` where more is known than their defaults say.
+    To write one, subclass with a frozen dataclass and give `test` and `explain`, then `wake`, `never`, `always`,
+    `spans` and `forgive` where more is known than their defaults say.
 
     Example:
         >>> from pamiq_jax.conditions import min_new, min_size
@@ -81,6 +80,10 @@ class Condition(ABC):
 
     def always(self, capacity: int) -> str | None:
         """Return why this always holds for a buffer of `capacity` records, None if it may not."""
+        return None
+
+    def spans(self) -> Spans | None:
+        """Return what this asks of which quantities: it holds just when all of them lie there; None if not known."""
         return None
 
     def __and__(self, other: ConditionLike) -> Condition:
@@ -232,27 +235,3 @@ def _joined(reasons: list[str | None], need_all: bool) -> str | None:
     if need_all:
         return " and ".join(known) if len(known) == len(reasons) else None
     return known[0] if known else None
-
-
-def check_satisfiable(condition: Condition, capacity: int, name: str) -> None:
-    """Raise if `condition` can never hold for a buffer of `capacity` records.
-
-    Finds what a single part can tell of itself, not that two parts contradict each other.
-
-    Args:
-        condition: when the trainer should run.
-        capacity: how many records the buffer holds at most.
-        name: whose condition it is, for the message: `trainer 'vae'`.
-
-    Raises:
-        UnsatisfiableConditionError: if it can never hold.
-
-    Example:
-        >>> from pamiq_jax.conditions import min_size
-        >>> check_satisfiable(min_size(100), capacity=100, name="trainer 'vae'")
-    """
-    if reason := condition.never(capacity):
-        raise UnsatisfiableConditionError(
-            f"{name} would wait for ever for {condition!r}: {reason}; "
-            "give it another condition, or its buffer a larger capacity"
-        )

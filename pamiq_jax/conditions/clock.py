@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pamiq_jax.arguments import checked_fraction, checked_milliseconds, checked_number, short_number
 from pamiq_jax.conditions.base import Condition
 from pamiq_jax.conditions.function import Rule
@@ -40,7 +42,9 @@ def every_seconds(seconds: float) -> Condition:
         # Once it holds, only the start of a run changes that; neither records nor time do.
         return Wake(milliseconds=missing) if missing > 0 else Wake()
 
-    return Rule(f"every_seconds({written})", lambda now, last: now.time_ms - last.time_ms >= interval, facts, hint)
+    asks = {"milliseconds since the last run": ((interval, math.inf),)}
+    code = f"every_seconds({written})"
+    return Rule(code, lambda now, last: now.time_ms - last.time_ms >= interval, facts, hint, asks=asks)
 
 
 def max_duty(fraction: float) -> Condition:
@@ -76,8 +80,8 @@ def max_duty(fraction: float) -> Condition:
         missing = -(-int(now.busy_ms - last.busy_ms) * of // share) - int(now.time_ms - last.time_ms)
         return Wake(milliseconds=missing) if missing > 0 else Wake()
 
-    code = f"max_duty({short_number(share / of)})"
-    return Rule(code, lambda now, last: now.busy_ms - last.busy_ms <= allowed(now, last), facts, hint)
+    code, asks = f"max_duty({short_number(share / of)})", {"rest, as minus the duty": ((-share / of, math.inf),)}
+    return Rule(code, lambda now, last: now.busy_ms - last.busy_ms <= allowed(now, last), facts, hint, asks=asks)
 
 
 def fresh(max_age_seconds: float) -> Condition:
@@ -112,7 +116,8 @@ def fresh(max_age_seconds: float) -> Condition:
         remaining = limit - int(now.time_ms - now.newest_ms)
         return Wake(milliseconds=remaining + 1) if holds(now, last) else Wake(records=1)
 
-    return Rule(f"fresh({written})", holds, facts, hint)
+    asks = {"records": ((1, math.inf),), "milliseconds of age": ((-math.inf, limit + 1),)}
+    return Rule(f"fresh({written})", holds, facts, hint, asks=asks)
 
 
 def time_of_day(start_hour: float, end_hour: float) -> Condition:
@@ -154,7 +159,9 @@ def time_of_day(start_hour: float, end_hour: float) -> Condition:
         boundary = end if holds(now, last) else start
         return Wake() if whole_day else Wake(milliseconds=(boundary - int(now.second_of_day)) % _DAY * 1000)
 
-    return Rule(code, holds, facts, hint, why_always=f"{code} is the whole day" if whole_day else None)
+    hours = ((start, end),) if start < end else ((0, end), (start, _DAY))
+    why, asks = f"{code} is the whole day" if whole_day else None, {"seconds of the day": hours}
+    return Rule(code, holds, facts, hint, why_always=why, asks=asks)
 
 
 def _clock_face(second: int) -> str:

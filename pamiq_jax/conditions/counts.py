@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import SupportsIndex
 
 from pamiq_jax.arguments import checked_integer
@@ -24,6 +25,7 @@ def always() -> Condition:
         facts=lambda now, last: "always",
         hint=lambda now, last: Wake(),
         why_always="always() always holds",
+        asks={},
     )
 
 
@@ -51,6 +53,7 @@ def min_size(minimum: SupportsIndex) -> Condition:
         facts=lambda now, last: f"has {now.size} of {least} records",
         hint=lambda now, last: Wake(records=max(1, least - int(now.size))),
         why_never=lambda capacity: refusal.format(capacity) if capacity < least else None,
+        asks={"records": ((least, math.inf),)},
     )
 
 
@@ -74,6 +77,7 @@ def every_versions(number: SupportsIndex) -> Condition:
         holds=lambda now, last: now.versions - last.versions >= least,
         facts=lambda now, last: f"{now.versions - last.versions} of {least} further versions",
         hint=lambda now, last: Wake(),  # who publishes asks again
+        asks={"further versions": ((least, math.inf),)},
     )
 
 
@@ -100,4 +104,5 @@ def min_new(minimum: SupportsIndex) -> Condition:
         holds=lambda now, last: now.inserted - last.inserted >= least,
         facts=lambda now, last: f"{now.inserted - last.inserted} of {least} new records",
         hint=lambda now, last: Wake(records=max(1, least - int(now.inserted - last.inserted))),
+        asks={"new records": ((least, math.inf),)},
     )

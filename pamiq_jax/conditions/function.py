@@ -11,7 +11,7 @@ import numpy as np
 
 from pamiq_jax.arguments import checked_milliseconds, short_number
 from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike
-from pamiq_jax.conditions.progress import Progress, Truth, Wake
+from pamiq_jax.conditions.progress import Progress, Spans, Truth, Wake
 from pamiq_jax.errors import InvalidValueError
 
 
@@ -26,6 +26,7 @@ class Rule(Condition):
     why_never: Callable[[int], str | None] = field(default=lambda capacity: None, compare=False)
     why_always: str | None = None
     function: ConditionFn | None = None
+    asks: Spans | None = field(default=None, compare=False)
 
     @override
     def test(self, now: Progress, last: Progress) -> Truth:
@@ -46,6 +47,10 @@ class Rule(Condition):
     @override
     def always(self, capacity: int) -> str | None:
         return self.why_always
+
+    @override
+    def spans(self) -> Spans | None:
+        return self.asks
 
     @override
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,9 @@ type Count = int | jax.Array
 
 type Truth = bool | jax.Array
 """A Python bool, or a bool array `[]` when a condition is traced."""
+
+type Spans = Mapping[str, tuple[tuple[float, float], ...]]
+"""By quantity, as "new records": ranges `(from, up to)` in order, the second not included. A word is one number."""
 
 
 class Progress(NamedTuple):

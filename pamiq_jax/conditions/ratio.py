@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import SupportsIndex, override
 
 from pamiq_jax.arguments import INT32_MAX, checked_fraction, checked_integer, short_number
 from pamiq_jax.conditions.base import Condition
-from pamiq_jax.conditions.progress import Count, Progress, Truth, Wake, larger
+from pamiq_jax.conditions.progress import Count, Progress, Spans, Truth, Wake, larger
 
 
 def samples_per_insert(
@@ -78,6 +79,11 @@ class _SamplesPerInsert(Condition):
     @override
     def test(self, now: Progress, last: Progress) -> Truth:
         return self._ahead(now, last) <= self.early * self.per_sample
+
+    @override
+    def spans(self) -> Spans:
+        quantity = f"parts of a sample ahead of {self.per_insert}/{self.per_sample} per record"
+        return {quantity: ((-math.inf, self.early * self.per_sample + 1),)}
 
     @override
     def explain(self, now: Progress, last: Progress) -> str:

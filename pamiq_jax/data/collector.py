@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Chunk, Record, record_spec
 from pamiq_jax.data.pending import Block, PendingRecords, check_pending, join_blocks, part_blocks
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
@@ -66,8 +67,7 @@ class Collector[X]:
 
     def __init__(self, example: X, capacity: int, *, chunk: int = 256, overflow: Overflow = "drop_oldest") -> None:
         for name, value in (("capacity", capacity), ("chunk", chunk)):
-            if value < 1:
-                raise InvalidValueError(f"Collector({name})", value, "at least 1")
+            checked_integer(f"Collector({name})", value, least=1)
         if overflow not in ("drop_oldest", "drop_newest"):
             raise InvalidValueError("Collector(overflow)", overflow, "'drop_oldest' or 'drop_newest'")
         self.capacity, self.chunk = capacity, chunk

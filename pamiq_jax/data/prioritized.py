@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, override
 
 import flax.struct
 import jax
@@ -45,6 +45,14 @@ class PrioritizedBatch[X](NamedTuple):
     records: X
     indices: jax.Array
     weights: jax.Array
+
+    @override
+    def __getitem__(self, index: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - one for all overloads
+        """Return the field at an index; what is asked for by name is among the records."""
+        if isinstance(index, str):
+            expected = "records, indices or weights"
+            raise InvalidValueError("PrioritizedBatch field", index, expected, f"write batch.records[{index!r}]")
+        return tuple.__getitem__(self, index)
 
 
 def prioritized_buffer[X](

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Buffer, Placement, Record
 from pamiq_jax.data.ring import RingState, ring_buffer
 from pamiq_jax.data.rows import check_storage
@@ -56,8 +57,7 @@ def rollout_buffer[X](
         [2, 3, 4]
     """
     for name, value, least in (("length", length, 1), ("bootstrap", bootstrap, 0)):
-        if value < least:
-            raise InvalidValueError(f"rollout_buffer({name})", value, f"at least {least}")
+        checked_integer(f"rollout_buffer({name})", value, least)
     rows = length + bootstrap
     check_storage("rollout_buffer", rows, placement)
     ring = ring_buffer(rows, sampling="in_order", placement=placement, example=example)

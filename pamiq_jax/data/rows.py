@@ -34,13 +34,12 @@ def check_batch_size(batch_size: int) -> None:
     """Raise if a batch would have no row.
 
     Raises:
-        InvalidValueError: it is below 1.
+        InvalidValueError: it is no integer from 1.
 
     Example:
         >>> check_batch_size(32)
     """
-    if batch_size < 1:
-        raise InvalidValueError("sample(batch_size)", batch_size, "at least 1")
+    checked_integer("sample(batch_size)", batch_size, least=1)
 
 
 def zero_rows[X](capacity: int, example: X) -> X:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from pamiq_jax.data import Buffer, PrioritizedBatch, Record
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.runtime.state import BufferRun, TrainerRun
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.trainer import Drawn, RecordPriorities, SampleFn, Trainer, TrainerPrograms, compile_trainer
+from pamiq_jax.trainer.priorities import PRIORITIES, split_drawn
 from pamiq_jax.types import PyTree
 
 type UpdateFn = Callable[[PyTree, RecordPriorities], PyTree]
@@ -134,6 +135,42 @@ def _compile_with_host_data(
         return programs.chunk(state, batches, 0, rng_key)  # they begin at `position` already
 
     return programs._replace(chunk=chunk, gather=gather)
+
+
+def check_priorities_come(system: System, runs: Mapping[str, TrainerRun], buffers: Mapping[str, BufferRun]) -> None:
+    """Raise if no trainer gives a buffer the priorities that it samples by: all records would stay alike.
+
+    What a trainer that is not traced returns is not known before.
+
+    Args:
+        system: the system.
+        runs: with the trainers' first states, by name.
+        buffers: with their first states, by name.
+
+    Raises:
+        StepStructureError: naming the buffer, its trainers, and what their steps should return.
+    """
+    for buffer, part in system.buffers.items():
+        users = [
+            name for name in runs if buffer in {source.buffer for source in system.trainers[name].sources.values()}
+        ]
+        if part.update is None or not users or not all(system.trainers[name].trainer.compiled for name in users):
+            continue
+        if not any(buffer in _gives_to(system, system.trainers[name], runs[name], buffers) for name in users):
+            raise StepStructureError(
+                f"buffer {buffer!r} samples by priorities, but no step of {', '.join(map(repr, users))} returns any; "
+                'return the metric "priorities", float32 [B], for example jnp.abs(errors); or use a ring_buffer'
+            )
+
+
+def _gives_to(system: System, schedule: Schedule, run: TrainerRun, buffers: Mapping[str, BufferRun]) -> frozenset[str]:
+    """Return the buffers that a trainer's step gives priorities to."""
+    states = {key: buffers[source.buffer].state for key, source in schedule.sources.items()}
+    drawn = jax.eval_shape(sample_function(system, schedule), states, np.int32(0), run.data_key)
+    metrics = jax.eval_shape(schedule.trainer.step, run.state, split_drawn(drawn)[0])[1]
+    given: Any = metrics.get(PRIORITIES, {})
+    keys = given if isinstance(given, Mapping) else ("",)
+    return frozenset(schedule.sources[key].buffer for key in cast(Iterable[str], keys))
 
 
 def compile_updates(system: System, buffers: Mapping[str, BufferRun], *, donates: bool = True) -> dict[str, UpdateFn]:

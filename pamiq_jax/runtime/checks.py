@@ -6,9 +6,9 @@ import graphlib
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pamiq_jax.conditions import check_satisfiable
+from pamiq_jax.conditions import check_satisfiable, contradiction
 from pamiq_jax.data import Buffer
-from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError, UnknownNameError, UnsatisfiableConditionError
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.interaction import Interaction
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
@@ -28,6 +28,7 @@ def check_system(system: System) -> None:
         _check_models(system, f"trainer {name!r}", schedule)
         _check_data(system, f"trainer {name!r}", schedule)
     _check_order(system)
+    _check_versions(system)
     _check_interactions(system)
     for buffer in system.queues:
         if buffer not in system.buffers:
@@ -124,3 +125,27 @@ def _check_order(system: System) -> None:
             "an order: trainers that wait in a circle never run",
             "take one of them out of another one's `after`",
         ) from None
+
+
+def _check_versions(system: System) -> None:
+    """Raise if a trainer waits for a version to be published that nobody can publish before it has run."""
+
+    def can_begin(schedule: Schedule) -> bool:
+        sources = schedule.sources.values()
+        return not any(
+            contradiction(source.condition, system.buffers[source.buffer].capacity, most_versions=0)
+            for source in sources
+        )
+
+    beginners = {name for name, schedule in system.trainers.items() if can_begin(schedule)}
+    waiting = {schedule.group for name, schedule in system.trainers.items() if name not in beginners}
+    for name in beginners:
+        group = system.trainers[name].group
+        if system.published_by(name) and (group is None or group not in waiting):
+            return  # from here on there are versions for all
+    for name, schedule in system.trainers.items():
+        if name not in beginners:
+            raise UnsatisfiableConditionError(
+                f"trainer {name!r} would wait for ever for {schedule.when!r}: no version is published before a trainer "
+                "has run, and each that publishes waits for one; give it another condition, for example min_new(100)"
+            )

@@ -16,7 +16,7 @@ from pamiq_jax.data import Buffer, Chunk, record_of, record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, noted
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
-from pamiq_jax.runtime.batches import compile_schedule, compile_updates
+from pamiq_jax.runtime.batches import check_priorities_come, compile_schedule, compile_updates
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
@@ -99,6 +99,7 @@ def compile_system(
         faults=faults,
         skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
     )
+    check_priorities_come(system, runs, buffers)
     models = {name: own(system.models[name].params) for name in system.handed_on}
     return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
 
@@ -125,7 +126,9 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         if model.infer
     }
     for name, run in runs.items():
-        published = published_params(system, name, _publish_function(system, name)(run.state))
+        given = _publish_function(system, name)(run.state)
+        published = published_params(system, name, given)
+        _check_declared(system, name, given)
         check_finite(published)  # also compiles the check for this tree
         check_finite(
             {model: value for model, value in handed_on(system, name, run.state).items() if model not in published}
@@ -153,6 +156,16 @@ def published_params(system: System, trainer: str, published: Any) -> dict[str, 
             "return a dict {model: params}, or name what it does return with `publishes`"
         )
     return {name: place_published(system.models[name], published[name]) for name in names}
+
+
+def _check_declared(system: System, trainer: str, published: Mapping[str, Params]) -> None:
+    """Raise if a trainer publishes a model that it does not declare: nobody would see it."""
+    declared = {*system.trained_by(trainer), *(system.trainers[trainer].trainer.publishes or ())}
+    if undeclared := [name for name in published if name not in declared]:
+        raise PublishMismatchError(
+            f"trainer {trainer!r} declares {sorted(declared)}, but its `publish` returned {undeclared} too; name what "
+            "it changes in `trains`, what it only publishes in `publishes`, or leave it out"
+        )
 
 
 def handed_on(system: System, trainer: str, state: Any) -> dict[str, Params]:

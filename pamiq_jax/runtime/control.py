@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
-from pamiq_jax.errors import InvalidTransitionError, PauseTimeoutError, WorkerError
+from pamiq_jax.errors import InvalidTransitionError, InvalidValueError, PauseTimeoutError, WorkerError
 from pamiq_jax.lifecycle import Event, Phase, SystemEvent, SystemPhase, allowed_events, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.events import OnTransition, Transition
@@ -324,6 +324,7 @@ class Control:
             timeout: seconds.
 
         Raises:
+            InvalidValueError: the worker has ended.
             TimeoutError: the worker did not come to it.
         """
         future: Future[R] = Future()
@@ -336,7 +337,8 @@ class Control:
                     future.set_exception(error)
 
         if not self.post(worker, answer):
-            raise TimeoutError(f"{worker} has ended and answers no more; the system is {self._phase}")
+            remedy = f"{worker} answers no more; ask and change while the system runs or is paused"
+            raise InvalidValueError("run", str(self._phase), "a run that has not ended", remedy)
         try:
             return future.result(timeout)
         except TimeoutError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, override
 
+from pamiq_jax.errors import UnknownNameError
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
 
@@ -37,6 +39,7 @@ class TrainerHandle:
             timeout: seconds.
 
         Raises:
+            InvalidValueError: the run has ended.
             TimeoutError: the training thread did not come to it.
         """
         return self._workers.control.call(TRAINING, lambda: get_hyperparameters(self._state()), timeout)
@@ -50,6 +53,7 @@ class TrainerHandle:
 
         Raises:
             InvalidValueError: it is fixed in the optimizer, or does not exist; the message says what can be changed.
+                Or the run has ended.
             TimeoutError: the training thread did not come to it.
         """
 
@@ -62,3 +66,38 @@ class TrainerHandle:
         learner = self._workers.learner
         assert learner is not None, "calls are answered once the system is ready"
         return learner.trainers[self.name].state
+
+
+class TrainerHandles(Mapping[str, TrainerHandle]):
+    """The trainers of a launched system by name: `run.trainers`.
+
+    Args:
+        workers: of the run.
+        names: of its trainers.
+    """
+
+    def __init__(self, workers: Workers, names: Iterable[str]) -> None:
+        self._handles = {name: TrainerHandle(name, workers) for name in names}
+
+    @override
+    def __getitem__(self, name: str) -> TrainerHandle:
+        """Return a trainer's handle.
+
+        Raises:
+            UnknownNameError: there is no such trainer.
+        """
+        if name not in self._handles:
+            raise UnknownNameError("trainer", name, self._handles, "run.trainers")
+        return self._handles[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handles)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    @override
+    def __repr__(self) -> str:
+        return repr(self._handles)

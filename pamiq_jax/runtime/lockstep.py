@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.checkpoint import Retention, StateStore, latest_n
 from pamiq_jax.conditions import Condition, Progress
 from pamiq_jax.errors import InvalidValueError, WorkerError
@@ -122,8 +123,8 @@ def run_lockstep(
     """
     if not system.interactions:
         raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
-    if interactions < 0 or train_ticks < 0:
-        raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
+    for name, value in (("interactions", interactions), ("train_ticks", train_ticks)):
+        checked_integer(f"run_lockstep({name})", value, least=0)
     place = None if directory is None else Path(directory)
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from pamiq_jax.checkpoint import StateInfo
@@ -20,7 +20,7 @@ from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.failures import worker_error
-from pamiq_jax.runtime.handle import TrainerHandle
+from pamiq_jax.runtime.handle import TrainerHandles
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
@@ -95,7 +95,7 @@ class Run:
             faults=watching.faults,
         )
         self._watchdog = Watchdog(self._control, clock, watching.deadlines)
-        self.trainers = MappingProxyType({name: TrainerHandle(name, self._workers) for name in system.trainers})
+        self.trainers = TrainerHandles(self._workers, system.trainers)
         targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
         self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
         self._has_stopped = False

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, override
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format
 
 from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
 from pamiq_jax.conditions import Condition, always, as_condition
@@ -36,8 +38,11 @@ class Model:
         train: whether a trainer may train it; False for a model that stays as it is.
         dtype: what its floating-point parameters are cast to when they are published, for example
             `jnp.bfloat16`; None leaves them as they are. Training keeps its own.
-        device: where its published parameters are put; None leaves them with training. The transfer
-            is over before the new version can be seen.
+        device: a `jax.Device` or a sharding that its published parameters are put on; None leaves them with
+            training. The transfer is over before the new version can be seen.
+
+    Raises:
+        InvalidValueError: a dtype that is not floating-point, or a device that is none.
     """
 
     params: Params
@@ -48,6 +53,10 @@ class Model:
     device: Any = None
 
     def __post_init__(self) -> None:
+        places = jax.tree.leaves(self.device)
+        if not all(isinstance(place, jax.Device | jax.sharding.Sharding | Format) for place in places):
+            remedy = "write jax.devices('cpu')[0]; jax.devices() lists them all"
+            raise InvalidValueError("Model(device)", self.device, "a jax.Device or a sharding", remedy)
         if self.dtype is None:
             return
         try:
@@ -120,9 +129,12 @@ class Schedule:
         for source in self.sources.values():
             checked_integer("Schedule(batch_size)", source.batch_size, least=1)
         chunk = self.steps_per_chunk
-        if chunk is not None and (chunk < 1 or self.steps % chunk):
+        if chunk is None:
+            return
+        if chunk < 1 or self.steps % chunk:
             divisors = [size for size in range(1, self.steps + 1) if self.steps % size == 0]
             raise InvalidValueError("Schedule(steps_per_chunk)", chunk, f"a divisor of steps={self.steps}: {divisors}")
+        checked_integer("Schedule(steps_per_chunk)", chunk, least=1)
 
     @functools.cached_property
     def sources(self) -> Mapping[str, Source]:

@@ -175,11 +175,12 @@ def custom_trainer[S, B](
         step: `(state, batch) -> (state, metrics)`.
         setup: `(state) -> state` at the start of a run.
         teardown: `(state) -> state` at the end of a run.
-        publish: `(state) -> {model: params}`; by default `state.params`, or `publishes` of it.
+        publish: `(state) -> {model: params}`; by default `state.params`, or what is declared of it.
         receive: `(state, {model: params}) -> state`; by default into `state.params` and `state.reads`.
         trains: names of the models whose parameters `init` is given.
         publishes: names of the models that `publish` returns.
-        reads: names of the models that `init` is given beside these, for its state to hold unchanged.
+        reads: names of the models that `init` is given beside these, for its state to hold unchanged: `receive`
+            replaces them as each run begins, so what a step makes of them is lost.
         compiled: False for a step that cannot be traced (Python control flow around its own jitted
             pieces): it runs as it is, and nothing of its state is donated.
 

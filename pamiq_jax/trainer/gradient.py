@@ -12,6 +12,7 @@ import optax
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.missing import naming_missing
 from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
 from pamiq_jax.types import Metrics, Params
 
@@ -43,7 +44,7 @@ def gradient_trainer[P, B](
 
     Raises:
         UnknownNameError: `publishes` names a model that `trains` does not, or `init` is not
-            given a model of `trains` or `reads`.
+            given a model of `trains` or `reads`; when traced, if the loss asks for another model.
         InvalidValueError: `tx` is no optax transformation, or names contradict each other.
         LossOutputError: when traced, if the loss does not return `(scalar, dict)`.
 
@@ -57,6 +58,7 @@ def gradient_trainer[P, B](
         >>> print(metrics["loss"], state.step)
         1.0 1
     """
+    loss_fn = loss_fn if trains is None else naming_missing(loss_fn)
     _check_names(trains, publishes, reads)
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         remedy = "for several, one a model or group, see with_optimizers"

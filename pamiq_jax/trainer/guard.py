@@ -11,7 +11,8 @@ import numpy as np
 from jax.tree_util import GetAttrKey, tree_map_with_path
 
 from pamiq_jax import trees
-from pamiq_jax.errors import InvalidValueError, StepStructureError
+from pamiq_jax.arguments import checked_integer
+from pamiq_jax.errors import StepStructureError
 from pamiq_jax.trainer.alternate import AlternatingState
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.wrapped import WrappedState, check_traceable, lift_trainer
@@ -103,7 +104,7 @@ def needs_rollback(state: Any, limit: int) -> jax.Array:
         limit: skipped updates in a row, at least 1.
 
     Raises:
-        InvalidValueError: a limit below 1.
+        InvalidValueError: a limit that is no integer from 1.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -114,8 +115,7 @@ def needs_rollback(state: Any, limit: int) -> jax.Array:
         >>> print(needs_rollback(state, 2), needs_rollback(state, 3))
         True False
     """
-    if limit < 1:
-        raise InvalidValueError("needs_rollback(limit)", limit, "an integer of at least 1")
+    checked_integer("needs_rollback(limit)", limit, least=1)
     is_needed = jnp.zeros((), jnp.bool_)
     for guarded in _guards(state):
         is_needed = is_needed | (guarded.consecutive >= limit)

@@ -225,7 +225,8 @@ def test_nbytes_bounds_what_waits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"capacity": 0}, r"Collector\(capacity\) is 0, expected at least 1"),
+        ({"capacity": 0}, r"Collector\(capacity\) is 0, expected an integer from 1"),
+        ({"capacity": 2.5}, r"Collector\(capacity\) is 2.5, expected an integer from 1"),
         ({"capacity": 1, "chunk": 0}, r"Collector\(chunk\) is 0"),
         ({"capacity": 1, "overflow": "block"}, r"Collector\(overflow\) is 'block', expected 'drop_oldest' or"),
     ],

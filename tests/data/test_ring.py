@@ -220,6 +220,10 @@ def test_a_chunk_that_does_not_fit_is_refused_by_leaf(chunk: Any, message: str) 
             r"add\(records\) is 4, expected at most 3",
         ),
         (lambda: ring_buffer(3).sample(ring_buffer(3).init(0), 0, 0, KEY), r"sample\(batch_size\) is 0"),
+        (
+            lambda: ring_buffer(3).sample(ring_buffer(3).init(0), 1.0, 0, KEY),
+            r"sample\(batch_size\) is 1.0, .* integer",
+        ),
     ],
 )
 def test_arguments_outside_their_range_are_refused(call: Any, message: str) -> None:

@@ -54,8 +54,9 @@ def test_each_step_of_a_run_has_the_same_rollout_in_order() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rollout_buffer(0), r"rollout_buffer\(length\) is 0, expected at least 1"),
-        (lambda: rollout_buffer(4, bootstrap=-1), r"rollout_buffer\(bootstrap\) is -1, expected at least 0"),
+        (lambda: rollout_buffer(0), r"rollout_buffer\(length\) is 0, expected an integer from 1"),
+        (lambda: rollout_buffer(4, bootstrap=-1), r"rollout_buffer\(bootstrap\) is -1, expected an integer from 0"),
+        (lambda: rollout_buffer(4.0), r"rollout_buffer\(length\) is 4.0, expected an integer"),  # type: ignore[arg-type]
         (lambda: rollout_buffer(2**30), r"rollout_buffer\(capacity\) is 1073741825"),
         (lambda: rollout_buffer(4).required(4), "batch_size of a rollout_buffer is 4, expected 5, length=4 and boot"),
         (lambda: rollout_buffer(1).sample(rollout_buffer(1).init(0), 3, 0, KEY), "rollout_buffer is 3, expected 2"),

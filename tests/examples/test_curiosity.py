@@ -1,7 +1,7 @@
 """Surprise alone leads further than chance.
 
-At 3,000 ticks, seeds 0 to 4 reach 57, 73, 31, 75 and 73 % of the cells, against 35, 28, 32, 30 and 38 % at random;
-at 2,000 they reach 49, 49, 31, 61 and 70 %, against 31, 27, 26, 28 and 31 %. The test runs one of them, shorter.
+At 3,000 ticks, seeds 0 to 4 reach 67, 80, 72, 85 and 81 % of the cells, against 35, 28, 32, 30 and 38 % at random;
+at 1,000 they reach 54, 74, 49, 65 and 34 %. The test runs one of them, shorter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pamiq_jax as pj
 from examples import curiosity as example
 from pamiq_jax.data import Record
 
-TICKS = 2_000
+TICKS = 1_000
 SEED = 1
 FLAGS = ("terminated", "truncated", "autoreset")
 
@@ -20,7 +20,7 @@ FLAGS = ("terminated", "truncated", "autoreset")
 def test_a_curious_agent_visits_more_of_its_world_than_a_random_one() -> None:
     visits, random = example.Visits(), example.act_at_random(TICKS, seed=SEED)
     pj.run_lockstep(example.make_system(seed=SEED), TICKS, seed=SEED, on_interaction=visits, check_donation=True)
-    assert visits.shares()[-1] > 1.25 * random.shares()[-1], (visits.shares()[-1], random.shares()[-1])
+    assert visits.shares()[-1] > 1.5 * random.shares()[-1], (visits.shares()[-1], random.shares()[-1])
 
 
 def test_nothing_that_is_learned_from_has_the_reward_of_the_environment() -> None:
@@ -30,11 +30,11 @@ def test_nothing_that_is_learned_from_has_the_reward_of_the_environment() -> Non
         assert "reward" not in collect(record)
 
 
-def test_the_reward_is_the_surprise_one_step_later_and_one_on_average() -> None:
+def test_the_reward_is_the_surprise_one_step_later_and_nothing_on_average() -> None:
     autoreset = np.zeros((4, 1), bool)
     data = {"seen": np.zeros((4, 1, 2)), "surprise": np.float32([[9], [1], [2], [3]]), "autoreset": autoreset}
     reward = example.rollout(Record(data, np.zeros(4, np.int32)))["reward"]
-    np.testing.assert_allclose(reward[:-1, 0], [0.5, 1.0, 1.5])
+    np.testing.assert_allclose(reward[:-1, 0], [-0.5, 0.0, 0.5])
 
 
 def test_shares_count_the_cells_that_were_visited() -> None:

@@ -96,9 +96,11 @@ class TestErrors:
         with pytest.raises(InvalidValueError, match=r"System\(interaction\) is None, expected an Interaction"):
             pj.run_lockstep(fed_system(), 1)
 
-    @pytest.mark.parametrize("counts", [(-1, 1), (1, -1)])
-    def test_negative_counts(self, counts: tuple[int, int]) -> None:
-        with pytest.raises(InvalidValueError, match=r"run_lockstep\(interactions, train_ticks\) is .*at least 0"):
+    @pytest.mark.parametrize(
+        ("counts", "name"), [((-1, 1), "interactions"), ((1, -1), "train_ticks"), ((1, 1.0), "tra")]
+    )
+    def test_counts_that_are_none(self, counts: tuple[int, int], name: str) -> None:
+        with pytest.raises(InvalidValueError, match=rf"run_lockstep\({name}.* is -?1.*, expected an integer from 0"):
             pj.run_lockstep(learning_system(), counts[0], train_ticks=counts[1])
 
     def test_a_failing_trainer_is_raised_with_its_cause(self) -> None:

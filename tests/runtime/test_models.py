@@ -13,8 +13,9 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.conditions import max_duty
-from pamiq_jax.errors import InvalidValueError, WorkerError
+from pamiq_jax.errors import InvalidValueError, PublishMismatchError, UnknownNameError, WorkerError
 from pamiq_jax.lifecycle import TrainerPhase
+from pamiq_jax.trainer import ReadingState
 from tests.runtime.fakes import fed_system, python_trainer
 from tests.runtime.test_train import Bench
 
@@ -122,6 +123,57 @@ def test_published_in_another_dtype_and_place() -> None:
     assert bench.learner.trainers["fit"].state.params["policy"].dtype == jnp.float32
 
 
+TWO_MODELS = {name: pj.Model(jnp.zeros(3)) for name in ("policy", "value")}
+
+
+class TestWhatIsNotDeclared:
+    def test_a_model_that_is_published_all_the_same_is_refused(self) -> None:
+        both = changing(lambda w: w + 1)._replace(publish=lambda state: {**state.params, "value": jnp.ones(3)})
+        match = r"trainer 'fit' declares \['policy'\], but its `publish` returned \['value'\] too; name .* `publishes`"
+        with pytest.raises(PublishMismatchError, match=match):
+            pj.compile_system(fed_system(scheduled(both), models=TWO_MODELS))
+        pj.compile_system(fed_system(scheduled(both._replace(publishes=("policy", "value"))), models=TWO_MODELS))
+
+    def test_a_read_model_that_is_published_is_refused(self) -> None:
+        reading = pj.gradient_trainer(
+            lambda params, x, key: (jnp.vdot(params["policy"], params["value"]), {}),
+            optax.sgd(0.1),
+            trains=("policy",),
+            reads=("value",),
+        )
+        wrong = reading._replace(publish=lambda state: {**state.params, **state.reads})
+        with pytest.raises(PublishMismatchError, match=r"returned \['value'\] too"):
+            pj.compile_system(fed_system(scheduled(wrong), models=TWO_MODELS))
+
+    def test_a_trained_model_that_inference_may_not_see_is_none_of_them(self) -> None:
+        models = {**TWO_MODELS, "value": pj.Model(jnp.zeros(3), infer=False)}
+        trainer = changing(lambda w: w + 1, trains=("policy", "value"))
+        assert pj.compile_system(fed_system(scheduled(trainer), models=models)).params.keys() == {"policy"}
+
+    def test_what_a_step_makes_of_a_read_model_is_lost_when_the_next_run_begins(self) -> None:
+        def init(rng_key: jax.Array, params: Any) -> pj.TrainerState[Any]:
+            trained, read = {"policy": params["policy"]}, {"value": params["value"]}
+            return ReadingState(trained, (), jnp.zeros((), jnp.int32), rng_key, reads=read)
+
+        def step(state: Any, batch: Any) -> Any:
+            params, reads = jax.tree.map(lambda w: w + 1, (state.params, state.reads))
+            return state.replace(params=params, reads=reads, step=state.step + 1), {}
+
+        greedy = pj.custom_trainer(
+            init,
+            step,
+            trains=("policy",),
+            reads=("value",),
+        )
+        bench = Bench(fed_system(scheduled(greedy), models=TWO_MODELS))
+        bench.feed(1)
+        for _ in range(2):
+            assert bench.tick().error is None
+        assert bench.cells.store.latest.params["value"].tolist() == [0, 0, 0]
+        state = bench.learner.trainers["fit"].state
+        assert (float(state.params["policy"][0]), float(state.reads["value"][0])) == (2, 1)
+
+
 def test_batches_from_several_buffers_by_name() -> None:
     def init(rng_key: jax.Array, params: Any) -> pj.TrainerState[Any]:
         return pj.TrainerState(params, (), jnp.zeros((), jnp.int32), rng_key)
@@ -224,8 +276,16 @@ class TestLive:
             assert float(run.snapshot.params["policy"][0]) < 0
             with pytest.raises(InvalidValueError, match="'momentum'"):
                 run.trainers["fit"].set(momentum=0.5)
+            with pytest.raises(UnknownNameError, match=r"run.trainers: no trainer is named 'nope'; known: 'fit'"):
+                run.trainers["nope"]
+            assert list(run.trainers) == ["fit"]
+            assert "nope" not in run.trainers
             assert (run.status.compiles_after_ready, run.status.errors) == (0, ())
         assert any("set_learning_rate" in row.metrics for row in rows)
+        with pytest.raises(InvalidValueError, match="run is 'stopped', expected a run that has not ended; pamiq-train"):
+            run.trainers["fit"].set(learning_rate=1.0)
+        with pytest.raises(InvalidValueError, match="run is 'stopped', expected a run that has not ended"):
+            run.trainers["fit"].hyperparameters()
 
     def test_transitions_are_told_in_order_on_the_thread_that_makes_them(self) -> None:
 

@@ -178,6 +178,29 @@ def example_arguments(launched: pj.System) -> Any:
 
 
 class TestErrors:
+    SILENT = pj.gradient_trainer(
+        lambda params, batch, key: (jnp.mean(batch.records) * params["policy"], {}), optax.sgd(0.0), trains=("policy",)
+    )
+
+    def test_a_buffer_that_nobody_gives_any(self) -> None:
+        match = r"buffer 'x' samples by priorities, but no step of 'fit' returns any; return .*or use a ring_buffer"
+        with pytest.raises(StepStructureError, match=match):
+            pj.compile_system(system(self.SILENT))
+
+    def test_it_is_enough_that_one_of_its_trainers_does(self) -> None:
+        parts = {"data": "x", "batch_size": 5}
+        trainers = {"silent": pj.Schedule(self.SILENT, **parts), "fit": pj.Schedule(TRAINER, **parts)}
+        buffers = {"x": pj.prioritized_buffer(8, example=0.0)}
+        pj.compile_system(fed_system(models=MODELS, trainers=trainers, buffers=buffers))
+
+    def test_a_batch_that_is_taken_for_its_records(self) -> None:
+        trainer = pj.gradient_trainer(
+            lambda params, batch, key: (jnp.mean(batch["x"]) * params["policy"], {}), optax.sgd(0.0), trains=("policy",)
+        )
+        buffer = pj.prioritized_buffer(8, example={"x": 0.0})
+        with pytest.raises(InvalidValueError, match=r"PrioritizedBatch field is 'x', .*; write batch.records\['x'\]"):
+            pj.compile_system(system(trainer, buffer))
+
     def test_a_buffer_that_takes_none(self) -> None:
         trainer = TRAINER._replace(step=lambda state, batch: (state, {"priorities": batch}))
         with pytest.raises(StepStructureError, match="no buffer of its batch takes any; sample from a prioritized_b"):

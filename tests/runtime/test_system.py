@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,6 +104,37 @@ class TestCombinations:
         with pytest.raises(UnsatisfiableConditionError, match="trainer 'fit' would wait for ever for min_size"):
             fed_system(schedule(when=pj.min_size(101)))
 
+    def test_condition_that_contradicts_itself(self) -> None:
+        with pytest.raises(UnsatisfiableConditionError, match=r"'fit' .* ~min_new\(5\) exclude each other; leave"):
+            fed_system(schedule(when=pj.min_new(10) & ~pj.min_new(5)))
+
+    @pytest.mark.parametrize(
+        "when", [pj.every_versions(1), pj.every_versions(3) & pj.min_size(4), {"a": pj.every_versions(1)}], ids=repr
+    )
+    def test_a_version_that_nobody_else_can_publish(self, when: Any) -> None:
+        source = {"data": {"a": "x"}} if isinstance(when, dict) else {}
+        with pytest.raises(
+            UnsatisfiableConditionError, match=r"'fit' would wait for ever for .*: no version is .*; give"
+        ):
+            fed_system(schedule(when=when, **source))
+
+    def test_a_version_that_nobody_publishes_before_his_group_is_complete(self) -> None:
+        first, second = schedule(group="all"), schedule(group="all", when=pj.every_versions(1))
+        trainers = {"first": first, "second": second}
+        with pytest.raises(UnsatisfiableConditionError, match="trainer 'second' would wait for ever"):
+            fed_system(trainers=trainers)
+        fed_system(trainers={**trainers, "third": schedule()})
+
+    def test_a_version_of_a_trainer_that_publishes_nothing(self) -> None:
+        models = {"policy": pj.Model(jnp.zeros(3)), "hidden": pj.Model(jnp.zeros(3), infer=False)}
+        trainers = {"one": schedule(trainer=learner("hidden")), "other": schedule(when=pj.every_versions(1))}
+        with pytest.raises(UnsatisfiableConditionError, match="trainer 'other' would wait for ever"):
+            fed_system(trainers=trainers, models=models)
+
+    @pytest.mark.parametrize("when", [pj.every_versions(1) | pj.min_new(4), ~pj.every_versions(1)], ids=repr)
+    def test_a_version_need_not_be_waited_for(self, when: pj.Condition) -> None:
+        fed_system(schedule(when=when))
+
 
 class TestNumbers:
     @pytest.mark.parametrize("name", ["batch_size", "steps"])
@@ -140,6 +172,7 @@ class TestNumbers:
             ({"priority": "high"}, r"Schedule\(priority\) is 'high', expected a number; 0 is"),
             ({"group": 3}, r"Schedule\(group\) is 3, expected a name, or None; give"),
             ({"after": "enc"}, r"Schedule\(after\) is 'enc', expected a tuple of trainer names; write \('enc',\)"),
+            ({"steps": 4, "steps_per_chunk": 2.0}, r"Schedule\(steps_per_chunk\) is 2.0, expected an integer from 1"),
             ({"after": (1,)}, r"Schedule\(after\) is \(1,\), expected a tuple of trainer names"),
             ({"trainer": max}, r"Schedule\(trainer\) is 'builtin_.*', expected a Trainer; make one"),
         ],
@@ -169,6 +202,16 @@ class TestNumbers:
     def test_parts_of_another_kind(self, change: dict[str, Any], match: str) -> None:
         with pytest.raises(InvalidValueError, match=match):
             fed_system(**change)
+
+    @pytest.mark.parametrize("device", ["cpu:0", 0, {"w": "cpu"}])
+    def test_a_device_by_its_name(self, device: Any) -> None:
+        with pytest.raises(InvalidValueError, match=r"Model\(device\) is .*, expected a jax.Device .*; write jax.dev"):
+            pj.Model({"w": jnp.zeros(3)}, device=device)
+
+    def test_a_device_or_a_sharding(self) -> None:
+        device = jax.devices()[1]
+        for place in (device, jax.sharding.SingleDeviceSharding(device), {"w": device}):
+            assert pj.Model({"w": jnp.zeros(3)}, device=place).device is place
 
     @pytest.mark.parametrize("name", ["capacity", "chunk"])
     def test_queue_needs_positive_numbers(self, name: str) -> None:

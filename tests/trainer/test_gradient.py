@@ -134,3 +134,51 @@ def test_training_is_a_scan() -> None:
     trained, metrics = jax.lax.scan(trainer.step, state, jnp.tile(BATCH, (50, 1)))
     assert (int(trained.step), metrics["loss"].shape) == (50, (50,))
     assert metrics["error"][-1] < metrics["error"][0]
+
+
+MODELS = {"policy": jnp.ones(2), "world": jnp.ones(2)}
+
+
+class TestWhatALossIsNotGiven:
+    @pytest.mark.parametrize(
+        ("loss", "name"),
+        [
+            (lambda params, batch, key: (jnp.sum(params["policy"] * params["world"]), {}), "world"),
+            (lambda params, batch, key: (jnp.sum(batch["policy"] * params["wrold"]), {}), "wrold"),
+        ],
+    )
+    def test_a_model_is_named_and_so_is_the_argument(self, loss: Any, name: str) -> None:
+        trainer = gradient_trainer(loss, optax.sgd(0.1), trains=("policy",))
+        match = rf"loss_fn: no model that the loss is given is named '{name}'; known: 'policy'; .*reads=\('{name}',\)"
+        with pytest.raises(UnknownNameError, match=match):
+            jax.jit(trainer.step)(trainer.init(KEY, MODELS), MODELS)
+
+    def test_it_is_found_beside_models_that_are_read(self) -> None:
+        trainer = gradient_trainer(
+            lambda params, batch, key: (params["policy"] @ params["world"] * params["value"], {}),
+            optax.sgd(0.1),
+            trains=("policy",),
+            reads=("world",),
+        )
+        with pytest.raises(UnknownNameError, match="is named 'value'; known: 'policy', 'world'; name"):
+            trainer.step(trainer.init(KEY, MODELS), None)
+
+    @pytest.mark.parametrize(
+        "loss",
+        [
+            lambda params, batch, key: (batch["x"], {}),
+            lambda params, batch, key: (jax.tree.map(jnp.sum, params)["policy"] * {}["x"], {}),
+        ],
+        ids=["of the batch", "after the parameters were taken for a tree"],
+    )
+    def test_another_key_error_stays_what_it_was(self, loss: Any) -> None:
+        trainer = gradient_trainer(loss, optax.sgd(0.1), trains=("policy",))
+        with pytest.raises(KeyError, match="'x'") as raised:
+            trainer.step(trainer.init(KEY, MODELS), {"y": 1})
+        assert type(raised.value) is KeyError
+
+    def test_a_tree_that_is_no_dict_of_models_says_nothing_of_models(self) -> None:
+        trainer = gradient_trainer(lambda params, batch, key: (params["b"], {}), optax.sgd(0.1))
+        with pytest.raises(KeyError, match="'b'") as raised:
+            trainer.step(trainer.init(KEY, {"w": jnp.zeros(())}), None)
+        assert type(raised.value) is KeyError
