@@ -182,12 +182,13 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
     else:
         data = trainer.gather(buffers, position, run.run_key) if run.prefetched is None else run.prefetched
     state, metrics = trainer.chunk(run.state, data, position, run.run_key)
-    run = run._replace(prefetched=_prefetch(work, run, buffers, metrics))
+    prefetched = _prefetch(work, run, buffers, metrics)
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
         for params in (work.cells.store.latest.params, learner.models):
             check_alive(dict(params))
-    return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
+    steps = run.steps + trainer.steps
+    return run._replace(state=state, chunk=run.chunk + 1, steps=steps, prefetched=prefetched), metrics
 
 
 def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -> PyTree:

@@ -22,7 +22,7 @@ from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
-from pamiq_jax.runtime.rows import MetricRow, MetricRows
+from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.system import System
@@ -148,8 +148,9 @@ class Workers:
             is_frozen = self.saving.is_frozen
             learner, report = train_tick(programs, self.learner, cells, clock, self._observe, is_frozen=is_frozen)
             self.learner = learner
+            metrics = ChunkMetrics(report.metrics)
             if recorder is not None:
-                recorder.ticked(cells, learner, report, is_frozen=is_frozen)
+                recorder.ticked(cells, learner, report, metrics, is_frozen=is_frozen)
             if report.trainer is None and is_frozen:
                 self.control.sleep(TRAINING, None)  # what comes meanwhile waits; the saver nudges
             elif report.trainer is None:
@@ -157,7 +158,7 @@ class Workers:
                     ready.cells, first_change([report.wake, self.saving.wake(ready, learner)], of_all=False)
                 )
             else:
-                self._note(ready, learner, report)
+                self._note(ready, learner, report, metrics)
             self._refuse_compiles(TRAINING)
 
     def _save_if_due(self, ready: Ready, learner: LearnerState) -> None:
@@ -198,21 +199,21 @@ class Workers:
         self.learner = self.learner.with_trainer(name, with_changed_good(run, state, values))
         if self.recorder is not None:
             self.recorder.changed(name, values)
-        changed = {f"set_{key}": np.asarray(value) for key, value in values.items()}
+        changed = ChunkMetrics({f"set_{key}": np.asarray(value) for key, value in values.items()})
         self._put_row(self.ready, name, run.steps, None, changed)
 
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after
         self.control.transition(f"trainer {trainer}", before, event, after)
 
-    def _note(self, ready: Ready, learner: LearnerState, report: TrainReport) -> None:
+    def _note(self, ready: Ready, learner: LearnerState, report: TrainReport, metrics: ChunkMetrics) -> None:
         name = report.trainer
         assert name is not None
         if report.error is not None:
             self._note_failure(ready, name, learner.trainers[name], report, report.error)
             return
         self.metrics[name] = report.metrics
-        self._put_row(ready, name, learner.trainers[name].steps, report.version, report.metrics)
+        self._put_row(ready, name, learner.trainers[name].steps, report.version, metrics)
         if report.version is not None:
             self.control.notify()
 
@@ -223,12 +224,12 @@ class Workers:
         log_failure(name, run, error)
         if run.phase is TrainerPhase.FAILED:
             self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
-        metrics = {**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)}
+        metrics = ChunkMetrics({**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)})
         self._put_row(ready, name, run.steps, report.version, metrics)
         if report.version is not None:
             self.control.notify()
 
-    def _put_row(self, ready: Ready, name: str, steps: int, version: int | None, metrics: Mapping[str, Any]) -> None:
+    def _put_row(self, ready: Ready, name: str, steps: int, version: int | None, metrics: ChunkMetrics) -> None:
         self.rows.put(MetricRow(name, self.clock.now() - ready.at, steps, version, {}), metrics)
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:
