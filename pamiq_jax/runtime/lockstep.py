@@ -172,6 +172,8 @@ class _Lockstep:
 
     def train(self) -> None:
         self.learner, report = train_tick(self.programs, self.learner, self.cells, self.clock)
+        if report.trainer is None and report.error is not None:
+            raise report.error
         if report.trainer is not None and report.error is not None:
             if self.programs.faults.raises:
                 raise WorkerError(f"trainer {report.trainer}", report.error) from report.error

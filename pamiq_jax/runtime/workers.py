@@ -151,6 +151,8 @@ class Workers:
             metrics = ChunkMetrics(report.metrics)
             if recorder is not None:
                 recorder.ticked(cells, learner, report, metrics, is_frozen=is_frozen)
+            if report.trainer is None and report.error is not None:
+                self.control.report_error(worker_error(TRAINING, report.error))
             if report.trainer is None and is_frozen:
                 self.control.sleep(TRAINING, None)  # what comes meanwhile waits; the saver nudges
             elif report.trainer is None:
