@@ -53,6 +53,7 @@ class Faults(NamedTuple):
         retry_at: when it may begin again, in seconds on the clock.
         error: the last failure in a row in words.
         good: None before its first chunk, and where trainers are not restarted.
+        is_quarantined: whether it has ended for good under a policy that raises nothing; a resume keeps to that.
     """
 
     restarts: int = 0
@@ -60,6 +61,7 @@ class Faults(NamedTuple):
     retry_at: float = 0.0
     error: str = ""
     good: Good | None = None
+    is_quarantined: bool = False
 
 
 class TrainerRun(NamedTuple):

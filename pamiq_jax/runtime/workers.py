@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pamiq_jax.conditions import Wake, first_change
-from pamiq_jax.errors import CompileAfterReadyError, WorkerError
+from pamiq_jax.errors import CompileAfterReadyError, QuarantinedError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
@@ -88,6 +88,7 @@ class Workers:
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
         self.quarantined: dict[str, WorkerError] = {}  # trainers that nobody is told of by an exception
+        self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
         self._seed, self._strict = seed, strict
 
@@ -131,10 +132,22 @@ class Workers:
         self._told_by = (ready.cells, self.clock)
         if self.recorder is not None:
             self._told_by = self.recorder.begin(ready, self.learner, self.clock)
+        self._begin_quarantined(self.learner)
         self.ready = ready
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None
+
+    def _begin_quarantined(self, learner: LearnerState) -> None:
+        """Take note of the trainers that a restored state keeps out, and say so once."""
+        for name, run in learner.trainers.items():
+            if run.phase is TrainerPhase.FAILED:
+                self.phases[name] = run.phase
+                remedy = f"resume with revive=({name!r},) to have it begin anew"
+                error = QuarantinedError(f"trainer {name!r} is {run.reason}; {remedy}")
+                self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
+                self.ended = {**self.ended, name: f"is {run.reason}; {remedy}"}
+                log_failure(name, run, error)
 
     def _train_until_end(self, ready: Ready) -> None:
         pulse = self.control.heartbeats[TRAINING]
@@ -171,6 +184,20 @@ class Workers:
             hand_in = functools.partial(worker.hand_in, self.saving, ready)
             if not self.control.post(worker.thread, hand_in):
                 hand_in()  # its thread has ended: nobody else reads it
+
+    def nothing_comes(self) -> str:
+        """Return why no version can be published any more: all that could have failed. "" if one can.
+
+        Called from any thread.
+        """
+        trainers, ended = self.system.trainers, self.ended
+        lost = {trainers[name].group for name in ended} - {None}
+        left = [
+            name
+            for name in trainers
+            if name not in ended and trainers[name].group not in lost and self.system.published_by(name)
+        ]
+        return "" if left else "; ".join(f"trainer {name!r} {reason}" for name, reason in ended.items())
 
     def save_now(self) -> None:
         """Begin a save that was asked for, unless one is under way. Called on the training thread."""
@@ -222,10 +249,14 @@ class Workers:
     def _note_failure(self, ready: Ready, name: str, run: TrainerRun, report: TrainReport, error: Exception) -> None:
         if self._faults.raises:
             self.control.report_error(worker_error(f"trainer {name}", error))
+            self.ended = {**self.ended, name: run.reason}
+            self.control.notify()
             return
         log_failure(name, run, error)
         if run.phase is TrainerPhase.FAILED:
             self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
+            self.ended = {**self.ended, name: f"is {run.reason}"}
+            self.control.notify()
         metrics = ChunkMetrics({**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)})
         self._put_row(ready, name, run.steps, report.version, metrics)
         if report.version is not None:
