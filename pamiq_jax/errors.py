@@ -308,6 +308,10 @@ class PauseTimeoutError(PamiqError, TimeoutError):
     """A worker did not acknowledge a pause or a resume within the deadline."""
 
 
+class QuarantinedError(PamiqError, TimeoutError):
+    """What is waited for, or asked for, would be the work of trainers that have ended; it says which and why."""
+
+
 class WorkerError(PamiqError, RuntimeError):
     """A worker thread ended with an exception; its `__cause__` is that exception.
 

@@ -43,14 +43,14 @@ def transition(phase: Phase, event: Event) -> Phase:
         >>> transition(TrainerPhase.WAITING, TrainerEvent.START)
         <TrainerPhase.SETTING_UP: 'setting_up'>
     """
-    allowed = allowed_events(phase)
-    expected, table = _MACHINES[type(phase)]
+    expected, table = _machine_of(phase)
     # Two StrEnums with equal values are equal: without this a trainer would take the system's STOP for its own.
     if not isinstance(event, expected):
         raise InvalidValueError("event", event, f"a {expected.__name__}", "send a machine only its own events")
-    if event not in allowed:
-        raise InvalidTransitionError(phase, event, allowed)
-    return table[phase, event]
+    after = table.get((phase, event))
+    if after is None:
+        raise InvalidTransitionError(phase, event, allowed_events(phase))
+    return after
 
 
 @overload
@@ -67,9 +67,14 @@ def allowed_events(phase: Phase) -> tuple[Event, ...]:
         >>> [str(event) for event in allowed_events(SystemPhase.PAUSED)]
         ['resume', 'stop', 'fail']
     """
-    if type(phase) not in _MACHINES:
+    return tuple(event for source, event in _machine_of(phase)[1] if source == phase)
+
+
+def _machine_of(phase: Phase) -> tuple[type[StrEnum], Mapping[Any, Any]]:
+    machine = _MACHINES.get(type(phase))
+    if machine is None:
         raise InvalidValueError("phase", phase, "a TrainerPhase or a SystemPhase")
-    return tuple(event for source, event in _MACHINES[type(phase)][1] if source == phase)
+    return machine
 
 
 def is_final(phase: Phase) -> bool:

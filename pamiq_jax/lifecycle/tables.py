@@ -28,13 +28,12 @@ class TrainerEvent(StrEnum):
     STEPS_DONE = auto()  # the last chunk of the run is done
     PUBLISHED = auto()  # the snapshot is swapped, or there was nothing to publish
     TORN_DOWN = auto()  # `teardown` has returned: the run is over
-    ROLL_BACK = auto()  # it failed within a run, and goes back to its last good state to begin anew
+    ROLL_BACK = auto()  # it failed, and goes back to its last good state to begin anew
     FAIL = auto()  # it failed and is not to begin anew: it raised, or what it made is not finite
     STOP = auto()  # the system stops
 
 
 _LIVE_TRAINER = tuple(phase for phase in TrainerPhase if phase not in (TrainerPhase.FAILED, TrainerPhase.STOPPED))
-_IN_RUN = tuple(phase for phase in _LIVE_TRAINER if phase is not TrainerPhase.WAITING)
 
 TRAINER_TRANSITIONS: Mapping[tuple[TrainerPhase, TrainerEvent], TrainerPhase] = MappingProxyType(
     {
@@ -45,7 +44,7 @@ TRAINER_TRANSITIONS: Mapping[tuple[TrainerPhase, TrainerEvent], TrainerPhase] = 
         (TrainerPhase.PUBLISHING, TrainerEvent.PUBLISHED): TrainerPhase.TEARING_DOWN,
         (TrainerPhase.TEARING_DOWN, TrainerEvent.TORN_DOWN): TrainerPhase.WAITING,
     }
-    | {(phase, TrainerEvent.ROLL_BACK): TrainerPhase.WAITING for phase in _IN_RUN}
+    | {(phase, TrainerEvent.ROLL_BACK): TrainerPhase.WAITING for phase in _LIVE_TRAINER}
     | {(phase, TrainerEvent.FAIL): TrainerPhase.FAILED for phase in _LIVE_TRAINER}
     | {(phase, TrainerEvent.STOP): TrainerPhase.STOPPED for phase in _LIVE_TRAINER}
 )

@@ -6,7 +6,7 @@ A batch of ticks is stored by columns, so that writing many costs little more th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 
 from pamiq_jax.types import PyTree
 
-FORM = 1
+FORM = 2
 """Raised when the names in a log change."""
 
 
@@ -70,7 +70,7 @@ class Tick(NamedTuple):
         version: what was published; -1 for nothing.
         error: what ended the chunk; "" for nothing.
         reasons: why trainers run or wait, of those for which that changed.
-        metrics: of the chunk.
+        metrics: of the chunk, as numbers.
     """
 
     times: Sequence[float]
@@ -82,7 +82,7 @@ class Tick(NamedTuple):
     version: int
     error: str
     reasons: Mapping[str, str]
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, float]
 
 
 class Batch(NamedTuple):
@@ -167,10 +167,12 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "trainers": trainers,
         "drains": [_drain_value(drain) for tick in ticks for drain in tick.drains],
         "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
-        "reasons": [[number, dict(tick.reasons)] for number, tick in enumerate(ticks) if tick.reasons],
+        "reasons": _text_columns(
+            (number, trainer, reason) for number, tick in enumerate(ticks) for trainer, reason in tick.reasons.items()
+        ),
         "metrics": _metric_columns(ticks),
         "changes": [[tick, trainer, dict(values)] for tick, trainer, values in batch.changes],
-        "transitions": [list(transition) for transition in batch.transitions],
+        "transitions": _text_columns(batch.transitions),
         "acted": [list(entry) for entry in batch.acted],
         "sums": [list(entry) for entry in batch.sums],
     }
@@ -192,9 +194,31 @@ def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:
     )
 
 
+def _text_columns(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return rows of a number and texts as one table of numbers, for the same few texts come again and again."""
+    texts: dict[str, int] = {}
+    table = [(number, *[texts.setdefault(text, len(texts)) for text in row]) for number, *row in rows]
+    return {"texts": list(texts), "rows": np.array(table, np.int64).reshape(len(table), -1 if table else 0)}
+
+
+def text_rows(columns: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a stored table of numbers and texts, for example of transitions.
+
+    Args:
+        columns: as a log has them.
+
+    Example:
+        >>> list(text_rows({"texts": ["fit", "waits"], "rows": np.array([[3, 0, 1], [4, 0, 0]])}))
+        [(3, 'fit', 'waits'), (4, 'fit', 'fit')]
+    """
+    texts = columns["texts"]
+    for number, *indices in columns["rows"].tolist():
+        yield (number, *[texts[index] for index in indices])
+
+
 def _metric_columns(ticks: Sequence[Tick]) -> list[dict[str, Any]]:
     """Return the metrics as float64, which holds every float32 and int32 exactly, a table for each set of names."""
-    rows: dict[tuple[str, ...], tuple[list[int], list[Mapping[str, Any]]]] = {}
+    rows: dict[tuple[str, ...], tuple[list[int], list[Mapping[str, float]]]] = {}
     for number, tick in enumerate(ticks):
         if tick.metrics:
             numbers, metrics = rows.setdefault(tuple(tick.metrics), ([], []))
@@ -204,7 +228,7 @@ def _metric_columns(ticks: Sequence[Tick]) -> list[dict[str, Any]]:
         {
             "names": list(names),
             "ticks": np.array(numbers, np.int64),
-            "values": np.array([[row[name] for name in names] for row in jax.device_get(metrics)], np.float64),
+            "values": np.array([list(row.values()) for row in metrics], np.float64),
         }
         for names, (numbers, metrics) in rows.items()
     ]
@@ -218,7 +242,10 @@ def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
     """
     times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), iter(value["drains"])
     counts = iter(map(tuple, value["counts"].tolist()))
-    errors, reasons = (dict(value[key]) for key in ("errors", "reasons"))
+    errors = dict(value["errors"])
+    reasons: dict[int, dict[str, str]] = {}
+    for number, trainer, reason in text_rows(value["reasons"]):
+        reasons.setdefault(number, {})[trainer] = reason
     metrics: dict[int, dict[str, float]] = {}
     for table in value["metrics"]:
         for number, row in zip(table["ticks"].tolist(), table["values"].tolist(), strict=True):

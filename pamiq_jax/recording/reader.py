@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from pamiq_jax.checkpoint.matching import match
 from pamiq_jax.data import Record, record_of, record_spec
 from pamiq_jax.errors import RecordingError, UnknownNameError
-from pamiq_jax.recording.entries import FORM, Begin, Drain, Tick, ticks_of
+from pamiq_jax.recording.entries import FORM, Begin, Drain, Tick, text_rows, ticks_of
 from pamiq_jax.recording.log import read_log
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import PyTree
@@ -86,8 +86,9 @@ class Recording:
         if first is None:
             raise RecordingError(f"{self.directory / LOG} is empty; the run was killed before it began")
         form = first.pop("form")
-        if form > FORM:
-            raise RecordingError(f"{self.directory} has form {form}, expected one up to {FORM}; use a newer pamiq_jax")
+        if form != FORM:
+            remedy = "read it with the pamiq_jax that wrote it"
+            raise RecordingError(f"{self.directory} has form {form}, expected {FORM}; {remedy}")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in first.items()
         }
@@ -154,7 +155,7 @@ class Recording:
 
     def transitions(self) -> list[tuple[int, str, str, str, str]]:
         """Return the transitions of all machines: `(training tick, machine, before, event, after)`."""
-        return [tuple(entry) for value in self._batches() for entry in value["transitions"]]
+        return [cast(Any, row) for value in self._batches() for row in text_rows(value["transitions"])]
 
     def _batches(self) -> Iterator[Mapping[str, Any]]:
         for value in self._values():

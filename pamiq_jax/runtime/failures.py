@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 
 from pamiq_jax.errors import WorkerError
 
@@ -19,13 +20,28 @@ def named_hook(name: str, hook: Callable[[], None] | None) -> Callable[[], None]
     if hook is None:
         return None
 
-    def named() -> None:
-        try:
+    def named_one() -> None:
+        with named(name):
             hook()
-        except Exception as error:
-            raise worker_error(name, error) from error
 
-    return named
+    return named_one
+
+
+@contextlib.contextmanager
+def named(name: str) -> Generator[None]:
+    """Return a block in which what is raised becomes a `WorkerError` with a name in it.
+
+    Example:
+        >>> with named("condition of trainer 'vae'"):
+        ...     1 / 0
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.WorkerError: worker "condition of trainer 'vae'" failed: ZeroDivisionError: division by zero
+    """
+    try:
+        yield
+    except Exception as error:
+        raise worker_error(name, error) from error
 
 
 def describe_error(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pamiq_jax.checkpoint import Retention, latest_n
@@ -17,7 +17,7 @@ from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.saved import Renames
-from pamiq_jax.runtime.saving import SavingOptions, check_policies, find_origin
+from pamiq_jax.runtime.saving import SavingOptions, check_policies, check_revive, find_origin
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
@@ -41,6 +41,7 @@ def launch(
     resume: bool | int | str | os.PathLike[str] = False,
     partial: bool = False,
     rename: Renames | None = None,
+    revive: bool | Collection[str] = False,
     record: bool = False,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
@@ -69,12 +70,14 @@ def launch(
             from the newest state of another run. It is restored before the agent acts.
         partial: begin with what is stored where it fits, and anew elsewhere; else what does not fit is an error.
         rename: new names on resume: `{"trainers": {"old": "new"}}`, also "models", "buffers", "interactions".
+        revive: trainers that were quarantined when the state was saved, and are to begin anew from their last good
+            states: their names, or True for all. Else they stay quarantined, under any policy.
         record: write down what the training thread is told and does, for `replay`, and all records with it.
 
     Raises:
         InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; a `save_signal` where
             nothing can be saved.
-        UnknownNameError: `faults` repairs a trainer that does not exist.
+        UnknownNameError: `faults` repairs, or `revive` names, a trainer that does not exist.
         DirectoryInUseError: another system runs there.
         DirectoryHasStatesError: an earlier run's states are there, and `resume` does not say to go on from them.
 
@@ -95,9 +98,12 @@ def launch(
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
     check_policies("launch", system, save, keep, faults)
+    check_revive("launch", system, revive)
     lock = None if directory is None else DirectoryLock(directory)
     try:
-        origin = find_origin(None if lock is None else lock.directory, resume, partial, rename)
+        origin = find_origin(
+            None if lock is None else lock.directory, resume, partial=partial, rename=rename, revive=revive
+        )
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
         observers = Observers(on_metrics, on_interaction, on_transition, record)
         watching = Watching(deadlines, save_signal, faults)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import log_failure
 from pamiq_jax.runtime.saved import Cut, Renames, collected
 from pamiq_jax.runtime.saver import write_cut
-from pamiq_jax.runtime.saving import Origin, begin, check_policies, find_origin, system_progress
+from pamiq_jax.runtime.saving import Origin, begin, check_policies, check_revive, find_origin, system_progress
 from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
@@ -71,6 +71,7 @@ def run_lockstep(
     resume: bool | int | str | os.PathLike[str] = False,
     partial: bool = False,
     rename: Renames | None = None,
+    revive: bool | Collection[str] = False,
 ) -> LockstepResult:
     """Return what a system becomes after a number of interactions, each followed by training ticks.
 
@@ -93,6 +94,7 @@ def run_lockstep(
             run goes on bit for bit as if it had never stopped.
         partial: as in `launch`.
         rename: as in `launch`.
+        revive: as in `launch`.
 
     Raises:
         InvalidValueError: the system has no interaction, or a number is out of range.
@@ -129,7 +131,8 @@ def run_lockstep(
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
     check_policies("run_lockstep", system, save, keep, faults)
-    origin = find_origin(place, resume, partial, rename)
+    check_revive("run_lockstep", system, revive)
+    origin = find_origin(place, resume, partial=partial, rename=rename, revive=revive)
     compiled = compile_system(system, seed=seed, check_donation=check_donation, faults=faults)
     run = _Lockstep(compiled, origin, seed)
     saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
@@ -173,6 +176,8 @@ class _Lockstep:
 
     def train(self) -> None:
         self.learner, report = train_tick(self.programs, self.learner, self.cells, self.clock)
+        if report.trainer is None and report.error is not None:
+            raise report.error
         if report.trainer is not None and report.error is not None:
             if self.programs.faults.raises:
                 raise WorkerError(f"trainer {report.trainer}", report.error) from report.error

@@ -26,6 +26,7 @@ from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.events import Transition
 from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.programs import Ready
+from pamiq_jax.runtime.rows import ChunkMetrics
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
 from pamiq_jax.trees import leaf_names, nbytes
@@ -108,13 +109,23 @@ class _TappedCollector:
         return chunk
 
 
+class _Ticked(NamedTuple):
+    """What the training thread leaves of a tick; the writer makes a `Tick` of it."""
+
+    heard: _Heard
+    report: TrainReport
+    metrics: ChunkMetrics
+    reasons: dict[str, str]
+    is_frozen: bool
+    size: int
+
+
 class _Waiting(NamedTuple):
     """What is still to be written."""
 
-    ticks: list[Tick]
-    drained: list[list[tuple[str, Chunk[Any]]]]
+    ticks: list[_Ticked]
     changes: list[tuple[int, str, Mapping[str, Any]]]
-    transitions: list[tuple[int, str, str, str, str]]
+    transitions: list[tuple[int, Transition]]
     acted: list[tuple[str, int, int]]
 
 
@@ -137,7 +148,7 @@ class Recorder:
         self._directory, self._seed, self._on_error = directory, seed, on_error
         self._heard = _Heard()
         self._changed = threading.Condition()
-        self._waiting = _Waiting([], [], [], [], [])
+        self._waiting = _Waiting([], [], [], [])
         self._unsummed: list[tuple[int, Mapping[str, Params]]] = []
         self._bytes = 0
         self._tick = 0
@@ -199,13 +210,16 @@ class Recorder:
         # The training ticks use no more of either than is tapped.
         return Cells(ready.cells.store, cast(Any, collectors)), cast(Any, _TappedClock(clock, heard))
 
-    def ticked(self, cells: Cells, learner: LearnerState, report: TrainReport, *, is_frozen: bool) -> None:
+    def ticked(
+        self, cells: Cells, learner: LearnerState, report: TrainReport, metrics: ChunkMetrics, *, is_frozen: bool
+    ) -> None:
         """Note a training tick.
 
         Args:
             cells: for the snapshot that it has published.
             learner: the state after it.
             report: what it did.
+            metrics: those of the report, for whoever fetches them first.
             is_frozen: as given to it.
         """
         heard, self._heard = self._heard, _Heard()
@@ -213,29 +227,16 @@ class Recorder:
             return
         reasons = {name: run.reason for name, run in learner.trainers.items() if self._reasons.get(name) != run.reason}
         self._reasons.update(reasons)
-        tick = Tick(
-            heard.times,
-            heard.days,
-            heard.counts,
-            (),
-            is_frozen,
-            report.trainer or "",
-            -1 if report.version is None else report.version,
-            "" if report.error is None else describe_error(report.error),
-            reasons,
-            report.metrics,
-        )
-        size = _size(heard.drained)
+        ticked = _Ticked(heard, report, metrics, reasons, is_frozen, _size(heard.drained))
         with self._changed:
             if report.version is not None:
                 params = cells.store.latest.params
                 if self._unsummed and nbytes(dict(params)) > _SMALL_BYTES:
                     self._unsummed.pop()  # of several large ones only the newest: older ones can go
                 self._unsummed.append((report.version, params))
-            self._waiting.ticks.append(tick)
-            self._waiting.drained.append(heard.drained)
+            self._waiting.ticks.append(ticked)
             self._tick += 1
-            self._bytes += size
+            self._bytes += ticked.size
             is_too_much = self._bytes > _MOST_BYTES
             if len(self._waiting.ticks) == 1 or self._bytes > _GATHER_BYTES:
                 self._changed.notify()
@@ -263,8 +264,7 @@ class Recorder:
         """Note a transition."""
         with self._changed:
             if self._is_on:
-                names = (transition.machine, str(transition.before), str(transition.event), str(transition.after))
-                self._waiting.transitions.append((self._tick, *names))
+                self._waiting.transitions.append((self._tick, transition))
 
     # Called by whoever ends the run.
 
@@ -310,17 +310,20 @@ class Recorder:
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or any(self._waiting))
             self._changed.wait_for(is_urgent, _GATHER_SECONDS)
-            waiting, self._waiting = self._waiting, _Waiting([], [], [], [], [])
+            waiting, self._waiting = self._waiting, _Waiting([], [], [], [])
             return waiting if any(waiting) else None
 
     def _write(self, log: LogWriter, waiting: _Waiting, first: int) -> int:
-        ticks = [
-            tick._replace(drains=[self._drain(name, chunk) for name, chunk in drained]) if drained else tick
-            for tick, drained in zip(waiting.ticks, waiting.drained, strict=True)
+        for ticked in waiting.ticks:
+            ticked.metrics.start()
+        ticks = [self._tick_of(ticked) for ticked in waiting.ticks]
+        transitions = [
+            (tick, made.machine, str(made.before), str(made.event), str(made.after))
+            for tick, made in waiting.transitions
         ]
-        batch = Batch(first, ticks, waiting.changes, waiting.transitions, waiting.acted, self._sums())
+        batch = Batch(first, ticks, waiting.changes, transitions, waiting.acted, self._sums())
         written = log.append(batch_value(batch))
-        size = sum(map(_size, waiting.drained))
+        size = sum(ticked.size for ticked in waiting.ticks)
         with self._changed:
             self._bytes -= size
             status = self.status
@@ -328,6 +331,21 @@ class Recorder:
                 ticks=first + len(ticks), bytes=status.bytes + written, waiting_bytes=self._bytes
             )
         return first + len(ticks)
+
+    def _tick_of(self, ticked: _Ticked) -> Tick:
+        heard, report, error = ticked.heard, ticked.report, ticked.report.error
+        return Tick(
+            heard.times,
+            heard.days,
+            heard.counts,
+            [self._drain(name, chunk) for name, chunk in heard.drained],
+            ticked.is_frozen,
+            report.trainer or "",
+            -1 if report.version is None else report.version,
+            "" if error is None else describe_error(error),
+            ticked.reasons,
+            ticked.metrics.numbers(),
+        )
 
     def _drain(self, name: str, chunk: Chunk[Any]) -> Drain:
         names = self._names.setdefault(name, leaf_names(chunk.records))
@@ -352,7 +370,7 @@ class Recorder:
             if not self._is_on:
                 return
             self._is_on = False
-            self._waiting, self._unsummed, self._bytes = _Waiting([], [], [], [], []), [], 0
+            self._waiting, self._unsummed, self._bytes = _Waiting([], [], [], []), [], 0
             self._is_closed = True
             self._changed.notify()
         self.status = self.status._replace(error=reason, waiting_bytes=0)

@@ -108,7 +108,8 @@ def after_failure(policy: FaultPolicy, name: str, run: TrainerRun, error: Except
     if not policy.raises:
         kind = f"quarantined after {_counted(faults.restarts, 'restart')}"
     reason = f"{kind}: {describe_error(error)}"
-    run = run._replace(faults=faults._replace(error=describe_error(error)), reason=reason, prefetched=None)
+    faults = faults._replace(error=describe_error(error), is_quarantined=not policy.raises)
+    run = run._replace(faults=faults, reason=reason, prefetched=None)
     return Failed(run, TrainerEvent.FAIL, error)
 
 

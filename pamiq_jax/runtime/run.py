@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pamiq_jax.checkpoint import StateInfo
-from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError, QuarantinedError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import RealClock
@@ -190,16 +190,19 @@ class Run:
 
         Raises:
             WorkerError: a worker failed meanwhile; its `__cause__` says why.
+            QuarantinedError: a TimeoutError at once, if all trainers that could publish it have failed.
             TimeoutError: naming the newest version, also if the system has ended.
         """
-        store, control = self._cells.store, self._control
+        store, control, workers = self._cells.store, self._control, self._workers
 
         def is_there() -> bool:
             return store.latest.version >= version
 
         with self._stopped_by_interrupt():
             if not is_there():
-                control.wait(timeout, lambda: is_there() or control.phase in ENDING)
+                control.wait(timeout, lambda: is_there() or control.phase in ENDING or bool(workers.nothing_comes()))
+        if not is_there() and (reason := workers.nothing_comes()):
+            raise QuarantinedError(f"version {version} will not be published: {reason}; see `run.status`")
         return store.wait_for(version, timeout=0)
 
     @property

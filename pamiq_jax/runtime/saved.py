@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.fields import fields, later_leaves, without
 from pamiq_jax.runtime.programs import Compiled
-from pamiq_jax.runtime.saved_faults import restored_faults, stored_faults
+from pamiq_jax.runtime.saved_faults import restored_faults, still_quarantined, stored_faults
 from pamiq_jax.runtime.state import ActorState, BufferRun, Faults, LearnerState, TrainerRun
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Params, PyTree
@@ -125,6 +125,7 @@ def restored_cut(
     number: int = 0,
     partial: bool = False,
     rename: Renames | None = None,
+    revive: bool | Collection[str] = False,
 ) -> tuple[Cut, MatchReport]:
     """Return a stored system in the form of a compiled one, and what became of each leaf.
 
@@ -134,6 +135,7 @@ def restored_cut(
         number: of the state, for errors.
         partial: begin with what is stored where it fits, and with what is new elsewhere.
         rename: new names of trainers, models, buffers and interactions.
+        revive: True, or which trainers that were quarantined begin anew.
 
     Raises:
         StateMismatchError: naming each leaf that is missing, unexpected, or of another form.
@@ -158,6 +160,7 @@ def restored_cut(
         )
         for name, run in cut.learner.trainers.items()
     }
+    runs = {name: still_quarantined(run, revive, name) for name, run in runs.items()}
     pending = {group: _pending(compiled, names, members) for group, members in groups.items()}
     return cut._replace(
         learner=cut.learner._replace(trainers=runs, pending=pending),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pamiq_jax.checkpoint import match, named_leaves
@@ -14,14 +14,16 @@ from pamiq_jax.runtime.state import Faults, Good, TrainerRun
 def stored_faults(runs: Mapping[str, TrainerRun]) -> dict[str, dict[str, Any]]:
     """Return how trainers have failed as a value that can be stored. Nothing is copied.
 
-    One that has ended begins anew once it is restored, so that only what it went back to is kept of it.
+    One that has ended and is not quarantined begins anew once it is restored, so that only what it went back to is kept
+    of it.
 
     Args:
         runs: by the names of the trainers.
     """
     stored: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        faults = Faults(rollbacks=run.faults.rollbacks) if run.phase is TrainerPhase.FAILED else run.faults
+        is_over = run.phase is TrainerPhase.FAILED and not run.faults.is_quarantined
+        faults = Faults(rollbacks=run.faults.rollbacks) if is_over else run.faults
         stored[name] = {**faults._asdict(), "retry_at": float(faults.retry_at), "good": _stored_good(name, run)}
     return stored
 
@@ -34,6 +36,21 @@ def _stored_good(name: str, run: TrainerRun) -> dict[str, Any] | None:
     if good.state is run.state and (good.last, good.after) == (run.last, run.after):
         return {}
     return named_leaves(_document(name, good))
+
+
+def still_quarantined(run: TrainerRun, revive: bool | Collection[str], name: str) -> TrainerRun:
+    """Return a restored trainer that has ended if it had before, unless it is to begin anew.
+
+    Args:
+        run: restored, with its faults.
+        revive: True for all, or the names of those that begin anew.
+        name: the trainer's.
+    """
+    if not run.faults.is_quarantined:
+        return run
+    if revive is True or (revive is not False and name in revive):
+        return run._replace(faults=Faults(rollbacks=run.faults.rollbacks), reason="restored; it was quarantined")
+    return run._replace(phase=TrainerPhase.FAILED, chunk=0, reason=f"quarantined before the resume: {run.faults.error}")
 
 
 def _document(name: str, good: Good) -> dict[str, Any]:

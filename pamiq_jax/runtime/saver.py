@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax.checkpoint import Files, Retention, StateInfo, StateStore
-from pamiq_jax.conditions import Condition, Progress, Wake
+from pamiq_jax.conditions import Condition, Decision, Progress, Wake
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
 from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.rows import floats
@@ -178,20 +178,43 @@ class Saver:
 
     def wake(self, get_progress: Callable[[], Progress]) -> Wake:
         """Return what must happen before the policy has to be asked again."""
-        return Wake() if self._policy is None else self._policy(get_progress(), self._last).wake
+        decision = self._asked_policy(get_progress)
+        return Wake() if decision is None else decision.wake
 
     def is_due(self, get_progress: Callable[[], Progress]) -> bool:
         """Return whether a save should begin now: one was asked for, or the policy says so and none is under way."""
         is_free = self._save is None
         if self._asked:
             return is_free
-        # Asked between any two chunks: without a policy the progress is not even gathered.
-        if self._policy is None or not self._policy(progress := get_progress(), self._last).go:
+        decision = self._asked_policy(get_progress)
+        if decision is None or not decision.go:
             return False
         if not is_free:
-            self._last = self._policy.settle(progress, self._last)
+            self._settle(get_progress())
             self.status = self.status._replace(skipped=self.status.skipped + 1)
         return is_free
+
+    def _asked_policy(self, get_progress: Callable[[], Progress]) -> Decision | None:
+        """Return what the policy says; None if there is none any more, and then the progress is not even gathered."""
+        if self._policy is None:
+            return None
+        try:
+            return self._policy(get_progress(), self._last)
+        except Exception as error:  # a user's condition: it is told and not asked again; training goes on
+            self._drop_policy(error)
+            return None
+
+    def _settle(self, progress: Progress) -> None:
+        if self._policy is not None:
+            try:
+                self._last = self._policy.settle(progress, self._last)
+            except Exception as error:
+                self._drop_policy(error)
+
+    def _drop_policy(self, error: Exception) -> None:
+        self._policy = None
+        error.add_note("in the policy `save`, which is not asked any more; `run.save()` saves")
+        self._on_error(error)
 
     def begin(
         self,
@@ -216,9 +239,8 @@ class Saver:
             save = _Save(cut, metrics, feeds, interactions, asked)
             save.take_waiting()
             self._save, self._is_frozen = save, True
-            if self._policy is not None:
-                self._last = self._policy.settle(progress, self._last)
             self._changed.notify_all()
+        self._settle(progress)
 
     def blocked(self, seconds: float) -> None:
         """Note how long the training thread was busy with beginning the save."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pamiq_jax.arguments import checked_names
 from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, UnknownNameError
@@ -45,6 +46,7 @@ class Origin(NamedTuple):
         is_optional: whether to begin anew if there is none.
         partial: whether what does not fit begins anew.
         rename: new names of trainers, models, buffers and interactions.
+        revive: True, or which trainers that were quarantined begin anew.
     """
 
     directory: Path
@@ -52,6 +54,7 @@ class Origin(NamedTuple):
     is_optional: bool = False
     partial: bool = False
     rename: Renames | None = None
+    revive: bool | Collection[str] = False
 
     def read(self, compiled: Compiled) -> tuple[Cut, Restored] | None:
         """Return the state in the form of a compiled system, or None if there is none and that may be.
@@ -67,7 +70,12 @@ class Origin(NamedTuple):
         if state is None:
             return None
         cut, report = restored_cut(
-            compiled, store.read(state), number=state.number, partial=self.partial, rename=self.rename
+            compiled,
+            store.read(state),
+            number=state.number,
+            partial=self.partial,
+            rename=self.rename,
+            revive=self.revive,
         )
         return cut, Restored(state, self.directory, report)
 
@@ -100,11 +108,24 @@ def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any
     faults.check(system.trainers)
 
 
+def check_revive(where: str, system: System, revive: bool | Collection[str]) -> None:
+    """Raise if what is to begin anew are no trainers of a system.
+
+    Raises:
+        InvalidValueError: one name, whose letters would be taken for names.
+        UnknownNameError: there is no such trainer.
+    """
+    if not isinstance(revive, bool):
+        checked_names(f"{where}(revive)", revive, "trainer")
+        for name in revive:
+            if name not in system.trainers:
+                raise UnknownNameError("trainer", name, system.trainers, f"{where}(revive)")
+
+
 def find_origin(
     directory: Path | None,
     resume: bool | int | str | os.PathLike[str],
-    partial: bool,
-    rename: Renames | None,
+    **how: Any,
 ) -> Origin | None:
     """Return where a run begins from, as `launch` and `run_lockstep` are told.
 
@@ -112,8 +133,7 @@ def find_origin(
         directory: the run's own.
         resume: False begins anew; True goes on from the newest state in the directory, if there is one; a number from
             that one; a path from the newest state of another run.
-        partial: see `Origin`.
-        rename: see `Origin`.
+        how: `partial`, `rename` and `revive`, see `Origin`.
 
     Raises:
         DirectoryHasStatesError: a new run would put its states among those of another one.
@@ -129,11 +149,11 @@ def find_origin(
     if resume is False:
         return None
     if not is_own:
-        return Origin(Path(resume), partial=partial, rename=rename)
+        return Origin(Path(resume), **how)
     if directory is None:
         raise InvalidValueError("resume", resume, "False without a directory", "pass directory=, or a path to resume")
     is_any = resume is True
-    return Origin(directory, None if is_any else int(resume), is_optional=is_any, partial=partial, rename=rename)
+    return Origin(directory, None if is_any else int(resume), is_optional=is_any, **how)
 
 
 class Begun(NamedTuple):

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pamiq_jax.conditions import Decision, Progress, Wake, first_change
-from pamiq_jax.lifecycle import TrainerPhase
+from pamiq_jax.errors import WorkerError
+from pamiq_jax.lifecycle import TrainerPhase, is_final
 from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import backing_off
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainerRun
 
 
-def choose(
-    programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
-) -> tuple[LearnerState, str | None, Wake]:
+class Choice(NamedTuple):
+    """Whose turn it is.
+
+    Attributes:
+        learner: the training side's state, with the reasons of today.
+        trainer: which one does the next chunk; None if all wait.
+        wake: what all wait for, if they do.
+        error: why the trainer fails instead: its condition has raised, or a buffer that it learns from is broken.
+    """
+
+    learner: LearnerState
+    trainer: str | None
+    wake: Wake = Wake()
+    error: Exception | None = None
+
+
+def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock) -> Choice:
     """Return the trainer that does the next chunk, or None and what all wait for.
 
     Of the trainers that could, those of the highest priority; of these, the one that has had the least time for
     its weight; of equal ones, the next in turn. So a slow trainer gets its share and no more, and on a clock
-    that stands still within a tick, as in lockstep, they go by turns.
+    that stands still within a tick, as in lockstep, they go by turns. One that cannot even be asked comes first.
 
     Args:
         programs: the compiled system.
@@ -30,19 +48,38 @@ def choose(
     wakes: list[Wake] = []
     for name in names[learner.turn :] + names[: learner.turn]:
         run = learner.trainers[name]
+        if (error := broken_for(programs, learner, name)) is not None:
+            return Choice(learner, name, error=error)
         if run.phase is TrainerPhase.TRAINING:
             able.append(name)
         elif run.phase is TrainerPhase.WAITING:
-            decision = decide(programs, learner, cells, clock, name)
+            try:
+                decision = decide(programs, learner, cells, clock, name)
+            except Exception as error:  # conditions and buffers are the user's code: it concerns this trainer only
+                return Choice(learner, name, error=error)
             reason = decision.reason + group_note(programs, learner, name)
             learner = learner.with_trainer(name, run._replace(reason=reason))
             (able.append(name) if decision.go else wakes.append(decision.wake))
     if not able:
-        return learner, None, first_change(wakes, of_all=False)
+        return Choice(learner, None, first_change(wakes, of_all=False))
     trainers = programs.system.trainers
     chosen = min(able, key=lambda name: (-trainers[name].priority, used_by(learner, name)))
     turn = (names.index(chosen) + 1) % len(names)
-    return learner._replace(turn=turn, now_used=used_by(learner, chosen)), chosen, Wake()
+    return Choice(learner._replace(turn=turn, now_used=used_by(learner, chosen)), chosen)
+
+
+def broken_for(programs: Programs, learner: LearnerState, name: str) -> WorkerError | None:
+    """Return why a trainer can learn no more: a buffer of its has failed to add records. None if it can, or has ended.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        name: the trainer.
+    """
+    if not learner.broken or is_final(learner.trainers[name].phase):
+        return None
+    sources = programs.system.trainers[name].sources.values()
+    return next((learner.broken[source.buffer] for source in sources if source.buffer in learner.broken), None)
 
 
 def used_by(learner: LearnerState, name: str) -> float:
@@ -60,6 +97,9 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         cells: for the number of records seen.
         clock: for the time.
         name: the trainer.
+
+    Raises:
+        WorkerError: naming the condition, or the buffer's function, that has raised.
     """
     run = learner.trainers[name]
     if (decision := backing_off(run, clock.now())) is not None:
@@ -69,8 +109,10 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
     now = progress(programs, learner, cells, clock, name)
     decisions: list[Decision] = []
     for key, source in programs.system.trainers[name].sources.items():
-        decision = source.condition(now[key], run.last.get(key, Progress()))
-        required = programs.system.buffers[source.buffer].required(source.batch_size)
+        with named(f"condition of trainer {name!r}"):
+            decision = source.condition(now[key], run.last.get(key, Progress()))
+        with named(f"required of buffer {source.buffer!r}, asked for trainer {name!r}"):
+            required = programs.system.buffers[source.buffer].required(source.batch_size)
         if (missing := required - int(now[key].size)) > 0:
             reason = f"has {now[key].size} of the {required} records that a batch is drawn from"
             decision = Decision(False, reason if decision.go else decision.reason, Wake(records=missing))
@@ -78,7 +120,7 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
             decision = Decision(
                 False, f"waits for {missing} new records, each is learned from once", Wake(records=missing)
             )
-        elif decision.go and not _can_sample(programs, learner, source.buffer):
+        elif decision.go and not _can_sample(programs, learner, source.buffer, name):
             decision = Decision(False, "has no batch that could be drawn, for example no whole window", Wake(records=1))
         decisions.append(decision._replace(reason=f"{key}: {decision.reason}" if key else decision.reason))
     refusals = [decision for decision in decisions if not decision.go]
@@ -91,9 +133,10 @@ def _stale(programs: Programs, run: TrainerRun, buffer: str, key: str, now: Prog
     return programs.system.buffers[buffer].fresh - int(now.inserted - run.last.get(key, Progress()).inserted)
 
 
-def _can_sample(programs: Programs, learner: LearnerState, buffer: str) -> bool:
+def _can_sample(programs: Programs, learner: LearnerState, buffer: str, trainer: str) -> bool:
     can_sample = programs.can_sample.get(buffer)
-    return can_sample is None or bool(can_sample(learner.buffers[buffer].state))
+    with named(f"can_sample of buffer {buffer!r}, asked for trainer {trainer!r}"):
+        return can_sample is None or bool(can_sample(learner.buffers[buffer].state))
 
 
 def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> str | None:

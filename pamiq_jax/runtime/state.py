@@ -10,7 +10,7 @@ import jax
 
 from pamiq_jax.conditions import Progress, Wake
 from pamiq_jax.data import Collector
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, WorkerError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.types import Metrics, Params, PyTree
@@ -53,6 +53,7 @@ class Faults(NamedTuple):
         retry_at: when it may begin again, in seconds on the clock.
         error: the last failure in a row in words.
         good: None before its first chunk, and where trainers are not restarted.
+        is_quarantined: whether it has ended for good under a policy that raises nothing; a resume keeps to that.
     """
 
     restarts: int = 0
@@ -60,6 +61,7 @@ class Faults(NamedTuple):
     retry_at: float = 0.0
     error: str = ""
     good: Good | None = None
+    is_quarantined: bool = False
 
 
 class TrainerRun(NamedTuple):
@@ -111,6 +113,7 @@ class LearnerState(NamedTuple):
         pending: what trainers of a group have ready to be published together, by group and trainer.
         now_used: what the trainer that was chosen last had used; a trainer that begins a run starts there.
         turn: which trainer is asked first next time.
+        broken: why buffers take no more records, by their names; not saved.
     """
 
     trainers: Mapping[str, TrainerRun]
@@ -119,6 +122,7 @@ class LearnerState(NamedTuple):
     pending: Mapping[str, Mapping[str, Mapping[str, Params]]] = MappingProxyType({})
     now_used: float = 0.0
     turn: int = 0
+    broken: Mapping[str, WorkerError] = MappingProxyType({})
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -215,6 +219,7 @@ class TrainReport(NamedTuple):
         version: the version that was published, if the run ended.
         seconds: how long the chunk took, publishing included.
         error: what went wrong, if anything did; the trainer's phase then says whether it is to begin anew or has ended.
+            Without a trainer: why a buffer that nobody learns from takes no more records.
         wake: what must happen before it makes sense to ask again, if all wait.
     """
 

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pamiq_jax.conditions import Progress
+from pamiq_jax.conditions import Progress, Wake
+from pamiq_jax.errors import WorkerError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import handed_on, published_params
+from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
-from pamiq_jax.runtime.scheduling import choose, group_note, progress, used_by
+from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, progress, used_by
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
@@ -36,7 +38,8 @@ def train_tick(
 
     A run is set up before its first chunk, published and torn down after its last. Priorities that the chunk's steps
     gave to records are stored in their buffers after it. An exception of a trainer ends that trainer, or has it begin
-    anew, as `Programs.faults` says; it is reported and not raised. Called from the training thread.
+    anew, as `Programs.faults` says; it is reported and not raised. So is one of its condition. If `add` of a buffer
+    raises, the buffer takes no more records, and the trainers that learn from it end. Called from the training thread.
 
     Args:
         programs: the compiled system.
@@ -54,12 +57,18 @@ def train_tick(
         See `compile_system`.
     """
     if not is_frozen:
-        learner = drain(programs, learner, cells, clock)
-    learner, name, wake = choose(programs, learner, cells, clock)
+        before, learner = learner.broken, drain(programs, learner, cells, clock)
+        if (error := _untold(programs, before, learner.broken)) is not None:
+            return learner, TrainReport(wake=Wake(milliseconds=0), error=error)
+    learner, name, wake, error = choose(programs, learner, cells, clock)
     if name is None:
         return learner, TrainReport(wake=wake)
     started = clock.now()
-    learner, report = _advance(_Work(programs, cells, clock, observe, name), learner)
+    work = _Work(programs, cells, clock, observe, name)
+    if error is None:
+        learner, report = _advance(work, learner)
+    else:
+        learner, report = _fail(work, learner, error)
     seconds = clock.now() - started
     run = learner.trainers[name]
     used = run.used + seconds / programs.system.trainers[name].weight
@@ -67,10 +76,20 @@ def train_tick(
     return learner, report._replace(seconds=seconds)
 
 
+def _untold(
+    programs: Programs, before: Mapping[str, WorkerError], after: Mapping[str, WorkerError]
+) -> WorkerError | None:
+    """Return why a buffer has just broken that no trainer learns from, and so nobody fails for."""
+    schedules = programs.system.trainers.values()
+    learned = {source.buffer for schedule in schedules for source in schedule.sources.values()}
+    return next((error for name, error in after.items() if name not in before and name not in learned), None)
+
+
 def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock) -> LearnerState:
     """Return the state with all that was collected moved into the buffers.
 
-    A buffer that must not change within a run is left alone while a run on it is under way.
+    A buffer that must not change within a run is left alone while a run on it is under way. One whose `add` raises is
+    broken: what was in it may be lost, and what comes for it is dropped from then on.
 
     Args:
         programs: the compiled system.
@@ -87,8 +106,15 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
         waiting = collector.counts.pending
         while waiting > 0 and (chunk := collector.drain()) is not None:
             waiting -= chunk.count
+            if name in learner.broken:
+                continue
             buffer = learner.buffers[name]
-            state = programs.add[name](buffer.state, chunk)
+            try:
+                with named(f"add of buffer {name!r}"):
+                    state = programs.add[name](buffer.state, chunk)
+            except WorkerError as error:
+                learner = learner._replace(broken={**learner.broken, name: error})
+                continue
             inserted, newest_ms = buffer.inserted + chunk.count, int(clock.now() * 1000)
             learner = learner.with_buffer(name, BufferRun(state, inserted, newest_ms))
     return learner
@@ -148,6 +174,17 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=failed.error)
 
 
+def _fail(work: _Work, learner: LearnerState, error: Exception) -> tuple[LearnerState, TrainReport]:
+    """Have a trainer fail that could not be asked, or whose buffer is broken: then for good, for no state helps."""
+    policy = work.programs.faults
+    run = keep_good(policy, learner.trainers[work.name])
+    if broken_for(work.programs, learner, work.name) is not None:
+        policy = policy._replace(restarts=0)
+    failed = after_failure(policy, work.name, run, error, work.clock.now())
+    run = _move(work, failed.run, failed.event)
+    return learner.with_trainer(work.name, run), TrainReport(work.name, error=failed.error)
+
+
 def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
     """Begin a run: take over what other trainers made of the models, and note what counts as new from here on."""
     system, trainer = work.programs.system, work.schedule.trainer
@@ -156,16 +193,18 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
     taken = {*system.trained_by(work.name), *trainer.reads} & system.handed_on
     if taken:
         state = trainer.receive(state, {name: learner.models[name] for name in taken})
+    with named(f"condition of trainer {work.name!r}"):
+        last = {
+            key: source.condition.settle(now[key], run.last.get(key, Progress()))
+            for key, source in work.schedule.sources.items()
+        }
     return run._replace(
         state=work.trainer.setup(state),
         run_key=work.programs.fold_in(run.data_key, np.int32(run.runs)),
         runs=run.runs + 1,
         chunk=0,
         used=used_by(learner, work.name),
-        last={
-            key: source.condition.settle(now[key], run.last.get(key, Progress()))
-            for key, source in work.schedule.sources.items()
-        },
+        last=last,
         after={name: learner.trainers[name].finished for name in work.schedule.after},
     )
 
@@ -182,12 +221,13 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
     else:
         data = trainer.gather(buffers, position, run.run_key) if run.prefetched is None else run.prefetched
     state, metrics = trainer.chunk(run.state, data, position, run.run_key)
-    run = run._replace(prefetched=_prefetch(work, run, buffers, metrics))
+    prefetched = _prefetch(work, run, buffers, metrics)
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
         for params in (work.cells.store.latest.params, learner.models):
             check_alive(dict(params))
-    return run._replace(state=state, chunk=run.chunk + 1, steps=run.steps + trainer.steps), metrics
+    steps = run.steps + trainer.steps
+    return run._replace(state=state, chunk=run.chunk + 1, steps=steps, prefetched=prefetched), metrics
 
 
 def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -> PyTree:

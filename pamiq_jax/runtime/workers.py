@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pamiq_jax.conditions import Wake, first_change
-from pamiq_jax.errors import CompileAfterReadyError, WorkerError
+from pamiq_jax.errors import CompileAfterReadyError, QuarantinedError, WorkerError
 from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_final, transition
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
@@ -22,7 +22,7 @@ from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
-from pamiq_jax.runtime.rows import MetricRow, MetricRows
+from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.system import System
@@ -88,6 +88,7 @@ class Workers:
         self.phases: dict[str, TrainerPhase] = dict.fromkeys(system.trainers, TrainerPhase.WAITING)
         self.metrics: dict[str, Metrics] = {name: {} for name in system.trainers}
         self.quarantined: dict[str, WorkerError] = {}  # trainers that nobody is told of by an exception
+        self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
         self._seed, self._strict = seed, strict
 
@@ -131,10 +132,22 @@ class Workers:
         self._told_by = (ready.cells, self.clock)
         if self.recorder is not None:
             self._told_by = self.recorder.begin(ready, self.learner, self.clock)
+        self._begin_quarantined(self.learner)
         self.ready = ready
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None
+
+    def _begin_quarantined(self, learner: LearnerState) -> None:
+        """Take note of the trainers that a restored state keeps out, and say so once."""
+        for name, run in learner.trainers.items():
+            if run.phase is TrainerPhase.FAILED:
+                self.phases[name] = run.phase
+                remedy = f"resume with revive=({name!r},) to have it begin anew"
+                error = QuarantinedError(f"trainer {name!r} is {run.reason}; {remedy}")
+                self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
+                self.ended = {**self.ended, name: f"is {run.reason}; {remedy}"}
+                log_failure(name, run, error)
 
     def _train_until_end(self, ready: Ready) -> None:
         pulse = self.control.heartbeats[TRAINING]
@@ -148,8 +161,11 @@ class Workers:
             is_frozen = self.saving.is_frozen
             learner, report = train_tick(programs, self.learner, cells, clock, self._observe, is_frozen=is_frozen)
             self.learner = learner
+            metrics = ChunkMetrics(report.metrics)
             if recorder is not None:
-                recorder.ticked(cells, learner, report, is_frozen=is_frozen)
+                recorder.ticked(cells, learner, report, metrics, is_frozen=is_frozen)
+            if report.trainer is None and report.error is not None:
+                self.control.report_error(worker_error(TRAINING, report.error))
             if report.trainer is None and is_frozen:
                 self.control.sleep(TRAINING, None)  # what comes meanwhile waits; the saver nudges
             elif report.trainer is None:
@@ -157,7 +173,7 @@ class Workers:
                     ready.cells, first_change([report.wake, self.saving.wake(ready, learner)], of_all=False)
                 )
             else:
-                self._note(ready, learner, report)
+                self._note(ready, learner, report, metrics)
             self._refuse_compiles(TRAINING)
 
     def _save_if_due(self, ready: Ready, learner: LearnerState) -> None:
@@ -168,6 +184,20 @@ class Workers:
             hand_in = functools.partial(worker.hand_in, self.saving, ready)
             if not self.control.post(worker.thread, hand_in):
                 hand_in()  # its thread has ended: nobody else reads it
+
+    def nothing_comes(self) -> str:
+        """Return why no version can be published any more: all that could have failed. "" if one can.
+
+        Called from any thread.
+        """
+        trainers, ended = self.system.trainers, self.ended
+        lost = {trainers[name].group for name in ended} - {None}
+        left = [
+            name
+            for name in trainers
+            if name not in ended and trainers[name].group not in lost and self.system.published_by(name)
+        ]
+        return "" if left else "; ".join(f"trainer {name!r} {reason}" for name, reason in ended.items())
 
     def save_now(self) -> None:
         """Begin a save that was asked for, unless one is under way. Called on the training thread."""
@@ -198,37 +228,41 @@ class Workers:
         self.learner = self.learner.with_trainer(name, with_changed_good(run, state, values))
         if self.recorder is not None:
             self.recorder.changed(name, values)
-        changed = {f"set_{key}": np.asarray(value) for key, value in values.items()}
+        changed = ChunkMetrics({f"set_{key}": np.asarray(value) for key, value in values.items()})
         self._put_row(self.ready, name, run.steps, None, changed)
 
     def _observe(self, trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:
         self.phases[trainer] = after
         self.control.transition(f"trainer {trainer}", before, event, after)
 
-    def _note(self, ready: Ready, learner: LearnerState, report: TrainReport) -> None:
+    def _note(self, ready: Ready, learner: LearnerState, report: TrainReport, metrics: ChunkMetrics) -> None:
         name = report.trainer
         assert name is not None
         if report.error is not None:
             self._note_failure(ready, name, learner.trainers[name], report, report.error)
             return
         self.metrics[name] = report.metrics
-        self._put_row(ready, name, learner.trainers[name].steps, report.version, report.metrics)
+        self._put_row(ready, name, learner.trainers[name].steps, report.version, metrics)
         if report.version is not None:
             self.control.notify()
 
     def _note_failure(self, ready: Ready, name: str, run: TrainerRun, report: TrainReport, error: Exception) -> None:
         if self._faults.raises:
             self.control.report_error(worker_error(f"trainer {name}", error))
+            self.ended = {**self.ended, name: run.reason}
+            self.control.notify()
             return
         log_failure(name, run, error)
         if run.phase is TrainerPhase.FAILED:
             self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
-        metrics = {**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)}
+            self.ended = {**self.ended, name: f"is {run.reason}"}
+            self.control.notify()
+        metrics = ChunkMetrics({**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)})
         self._put_row(ready, name, run.steps, report.version, metrics)
         if report.version is not None:
             self.control.notify()
 
-    def _put_row(self, ready: Ready, name: str, steps: int, version: int | None, metrics: Mapping[str, Any]) -> None:
+    def _put_row(self, ready: Ready, name: str, steps: int, version: int | None, metrics: ChunkMetrics) -> None:
         self.rows.put(MetricRow(name, self.clock.now() - ready.at, steps, version, {}), metrics)
 
     def _wait_for_data(self, cells: Cells, wake: Wake) -> None:

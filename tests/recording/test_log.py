@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pamiq_jax.errors import RecordingError, UnstorableValueError
-from pamiq_jax.recording import LogWriter, read_log
+from pamiq_jax.recording import LogWriter, Recording, read_log
+from pamiq_jax.recording.entries import Batch, batch_value, text_rows
 
 VALUES: list[Any] = [{"x": np.arange(3, dtype=np.int32)}, {"text": "é", "none": None, "nan": float("nan")}, [1, (2.5,)]]
 
@@ -76,3 +77,20 @@ def test_a_log_is_never_written_over_and_takes_no_object(tmp_path: Path) -> None
         log.append({"x": object()})
     log.close()
     assert read(tmp_path / "log") == ([], "")
+
+
+def test_texts_that_come_again_and_again_are_stored_once() -> None:
+    made = [(tick, "trainer fit", "training", "chunk_done", "training") for tick in range(100)]
+    value = batch_value(Batch(0, [], transitions=made))
+    assert value["transitions"]["texts"] == ["trainer fit", "training", "chunk_done"]
+    assert list(text_rows(value["transitions"])) == made
+
+
+def test_a_recording_of_another_form_says_what_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "recording" / "000001"
+    path.mkdir(parents=True)
+    log = LogWriter(path / "log")
+    log.append({"kind": "begin", "form": 1})
+    log.close()
+    with pytest.raises(RecordingError, match=r"has form 1, expected \d; read it with the pamiq_jax that wrote it"):
+        Recording(tmp_path)

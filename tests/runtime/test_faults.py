@@ -15,6 +15,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
+from pamiq_jax.errors import InvalidValueError, QuarantinedError, UnknownNameError, WorkerError
 from pamiq_jax.lifecycle import SystemPhase, TrainerEvent, TrainerPhase
 from pamiq_jax.runtime import Compiled, Faults, Good
 from pamiq_jax.runtime.saved import first_cut, restored_cut, stored_value
@@ -79,14 +80,40 @@ class TestSaved:
             rest = run(30 - ticks, resume=number)
             assert_equal_trees(parts_of(whole), parts_of(rest))
 
-    def test_of_one_that_was_quarantined_the_last_good_state_begins_anew(self, tmp_path: Path) -> None:
+    def test_one_that_was_quarantined_stays_so_until_it_is_revived(self, tmp_path: Path) -> None:
+        def run(ticks: int, faults: pj.FaultPolicy, **options: Any) -> pj.LockstepResult:
+            return pj.run_lockstep(system, ticks, faults=faults, directory=tmp_path, **options)
+
         system = learning_system(SavedWorld(), trainers={"fit": pj.Schedule(failing(3, 4), data="seen", batch_size=1)})
         policy = pj.keep_acting(restarts=1, backoff_seconds=0.0)
-        first = pj.run_lockstep(system, 5, faults=policy, directory=tmp_path).learner.trainers["fit"]
+        first = run(5, policy).learner.trainers["fit"]
         assert (first.phase, first.faults.restarts, int(first.state.step)) == (TrainerPhase.FAILED, 1, 2)
-        rest = pj.run_lockstep(system, 5, faults=pj.fail_fast(), directory=tmp_path, resume=True)
-        run = rest.learner.trainers["fit"]
-        assert (run.faults, int(run.state.step), rest.snapshot.version) == (Faults(rollbacks=1), 7, 7)
+        for faults in (policy, pj.fail_fast()):  # twice, since it is saved again
+            rest = run(2, faults, resume=True)
+            kept = rest.learner.trainers["fit"]
+            assert (kept.phase, kept.faults.is_quarantined, rest.snapshot.version) == (TrainerPhase.FAILED, True, 2)
+            assert kept.reason == "quarantined before the resume: ValueError: call 4"
+        rest = run(5, pj.fail_fast(), resume=True, revive=("fit",))
+        revived = rest.learner.trainers["fit"]
+        assert (revived.faults, int(revived.state.step), rest.snapshot.version) == (Faults(rollbacks=1), 7, 7)
+
+    def test_one_that_failed_fast_begins_anew(self, tmp_path: Path) -> None:
+        trainers = {"fit": pj.Schedule(failing(3), data="seen", batch_size=1)}
+        with pj.launch(learning_system(trainers=trainers), directory=tmp_path) as run:
+            with pytest.raises(WorkerError, match="call 3"):
+                run.wait(PATIENCE)
+            run.save(PATIENCE)
+        with pj.launch(learning_system(trainers=trainers), directory=tmp_path, resume=True) as run:
+            run.wait_for_version(3, PATIENCE)
+            assert run.status.trainers["fit"].phase is not TrainerPhase.FAILED
+
+    def test_what_is_to_be_revived_must_exist(self) -> None:
+        with pytest.raises(UnknownNameError, match=r"no trainer is named 'fat'.*fit"):
+            pj.launch(learning_system(), revive=("fat",))
+        with pytest.raises(
+            InvalidValueError, match=r"run_lockstep\(revive\) is 'fit', expected a tuple of trainer names"
+        ):
+            pj.run_lockstep(learning_system(), 1, revive="fit")
 
     def test_policies_learn_the_same_and_resume_each_others_states(self, tmp_path: Path) -> None:
         system = learning_system(SavedWorld())
@@ -206,6 +233,24 @@ class TestLive:
             )
             run.resume()
         assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "ERROR"]
+
+    def test_whoever_waits_for_what_will_not_come_is_told_why_also_after_a_resume(self, tmp_path: Path) -> None:
+        trainers = {"fit": pj.Schedule(failing(2), data="seen", batch_size=1)}
+        options: dict[str, Any] = {"faults": pj.keep_acting(restarts=0), "directory": tmp_path}
+        reason = "will not be published: trainer 'fit' is quarantined"
+        with pj.launch(learning_system(trainers=trainers), **options) as run:
+            with pytest.raises(QuarantinedError, match=f"version 2 {reason} after 0 restarts: ValueError: call 2"):
+                run.wait_for_version(2, PATIENCE)
+            assert run.wait_for_version(1, PATIENCE).version == 1
+            run.save(PATIENCE)
+        with pj.launch(learning_system(trainers=trainers), resume=True, **options) as run:
+            with pytest.raises(QuarantinedError, match=rf"{reason} before the resume: .* with revive=\('fit',\)"):
+                run.wait_for_version(2, PATIENCE)
+            status = run.status
+            assert status.trainers["fit"].phase is TrainerPhase.FAILED
+            assert "quarantined before the resume" in status.errors[0]
+        with pj.launch(learning_system(trainers=trainers), resume=True, revive=True, **options) as run:
+            run.wait_for_version(2, PATIENCE)
 
     def test_while_it_waits_the_status_says_so_and_the_agent_acts(self) -> None:
         witness, acted = Witness(), threading.Semaphore(0)
