@@ -70,10 +70,14 @@ def _tree_by_hand(priorities: np.ndarray[Any, Any]) -> Callable[[jax.Array], Any
         def sample(key: jax.Array) -> Any:
             points = jax.random.uniform(key, (BATCH,)) * sums[1]
             nodes = jnp.ones(BATCH, jnp.int32)
-            for _ in range(leaves.bit_length() - 1):
+
+            def descend(_: int, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+                nodes, points = place
                 left = sums[2 * nodes]
-                nodes = 2 * nodes + (points >= left)
-                points = jnp.where(nodes % 2, points - left, points)
+                goes_right = points >= left
+                return 2 * nodes + goes_right, jnp.where(goes_right, points - left, points)
+
+            nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (nodes, points))
             indices = nodes - leaves
             return jax.tree.map(lambda column: column[indices], stored), indices, sums[nodes] / sums[1]
 
