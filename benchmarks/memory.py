@@ -5,6 +5,7 @@ What is held are JAX's live arrays, looked at by a thread all the time. The proc
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -75,6 +76,7 @@ class _Watched:
 def _peaks(layers: int, capacity: int, seconds: float) -> tuple[int, int, int]:
     """Return the peak of live bytes while it runs, that of resident ones, and the bytes needed."""
     system, needed = _system(layers, capacity)
+    gc.collect()  # what an earlier run held lives on until Python looks for cycles
     with pj.launch(system) as run:
         run.wait_until_ready()
         watched = _Watched()

@@ -131,7 +131,7 @@ class Workers:
         self._told_by = (ready.cells, self.clock)
         if self.recorder is not None:
             self._told_by = self.recorder.begin(ready, self.learner, self.clock)
-        self.ready = ready
+        self.ready = ready.begun()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None
