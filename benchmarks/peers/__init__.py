@@ -50,3 +50,8 @@ def peer(program: str, *arguments: object) -> Generator[Peer | None]:
             yield Peer(process)
         finally:
             process.kill()
+
+
+def describe_peers() -> str:
+    """Return the versions of the peers, or that they are not installed."""
+    return STAMP.read_text().strip() if STAMP.exists() else "not installed, so not measured (`make bench-peers`)"
