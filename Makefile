@@ -3,7 +3,7 @@
 #   make setup PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos docs examples notebooks clean demo-environment dev-environment
+.PHONY: help setup demo test check bench bench-peers chaos docs examples notebooks clean demo-environment dev-environment
 MAKEFLAGS += --no-print-directory
 
 # A candidate must run, be new enough and be able to make environments: version managers leave commands that
@@ -19,7 +19,7 @@ RUN := .venv/bin/python
 DEMO_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PLAIN),--plain) $(ARGS)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: dev-environment ## make .venv with everything for test, check, docs and notebooks
 
@@ -36,8 +36,12 @@ check: dev-environment ## format, lint, types, import direction
 	@$(RUN) -m basedpyright --project pyproject.toml --pythonpath $(RUN)
 	@$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
-bench: dev-environment ## measure against references; names and --quick in ARGS
-	@$(RUN) -m benchmarks $(ARGS)
+bench: dev-environment ## measure against references and write docs/benchmarks.md; or only names and --quick in ARGS
+	@$(RUN) -m benchmarks $(or $(ARGS),--write)
+
+bench-peers: dev-environment ## the same beside pamiq-core (torch: several GB) and flashbax, in .venv-peers
+	@scripts/peers-environment "$(FOUND_PYTHON)"
+	@$(RUN) -m benchmarks $(or $(ARGS),--write idle_cpu ingest publish sample vae_pamiq)
 
 chaos: dev-environment ## let everything go wrong for an hour: kills, full disks, a soak; names, --seed, --minutes, --write in ARGS
 	@JAX_PLATFORMS=cpu $(RUN) -m tests.chaos --long $(ARGS)
@@ -53,7 +57,7 @@ notebooks: dev-environment ## execute the notebooks in place
 	@.venv/bin/jupyter-execute --inplace notebooks/*.ipynb
 
 clean: ## remove .venv, the site and every cache; runs/ stays
-	@rm -rf .venv site dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-peers site dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 demo-environment:

@@ -39,24 +39,37 @@ def report(
     goal: str,
     more: dict[str, object] | None = None,
 ) -> dict[str, object]:
-    """Return the row of a benchmark: medians, their ratio, and the spread."""
-    ours, reference = statistics.median(comparison.ours), statistics.median(comparison.reference)
+    """Return the row of a benchmark: medians, their ratio, and the spread.
+
+    A benchmark whose goal is about `ours` alone may have no figures for the reference; the row then has no ratio.
+    """
+    ours = statistics.median(comparison.ours)
+    reference = statistics.median(comparison.reference) if comparison.reference else None
     return {
         "name": name,
         "ours": ours,
         "reference": reference,
         "reference_name": reference_name,
-        "ratio": ours / reference,
+        "ratio": ours / reference if reference else None,
         "unit": unit,
         "goal": goal,
         "runs": len(comparison.ours),
         "device": f"{jax.devices()[0].device_kind} ({platform.machine()})",
         "ours_min_max": [min(comparison.ours), max(comparison.ours)],
-        "reference_min_max": [min(comparison.reference), max(comparison.reference)],
+        "reference_min_max": [min(comparison.reference), max(comparison.reference)] if reference is not None else None,
         **(more or {}),
     }
 
 
+def rounded(value: object) -> object:
+    """Return a figure, or whatever is made of figures, with five significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    return [rounded(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def print_row(row: dict[str, object]) -> None:
     """Print a row as one line of JSON."""
-    print(json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}))
+    print(json.dumps(rounded(row)), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 import pamiq_jax as pj
 from benchmarks.harness import Comparison, report
+from benchmarks.peers import peer
 
 LEAVES = 10
 
@@ -43,6 +45,12 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
         "jitted_copy_of_largest_us": round(largest_copy, 1),
         "faster_than_copy_of_largest": round(largest_copy / medians[sizes[-1]], 1),
     }
+    with peer("pamiq_core", "publish", sizes[-1]) as pamiq_core:
+        if pamiq_core is not None:
+            syncs = [pamiq_core.measure() for _ in range(runs)]
+            more["pamiq_core_sync_of_largest_us"] = statistics.median(syncs)
+            more["vs_pamiq_core"] = statistics.median(syncs) / medians[sizes[-1]]
+            more["vs_pamiq_core_goal"] = ">= 2,000"
     name = f"the fastest size, {fastest} parameters (ours: the slowest, {slowest})"
     return [report("publish", comparison, reference_name=name, unit="us", goal="<= 3", more=more)]
 

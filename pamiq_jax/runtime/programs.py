@@ -66,6 +66,11 @@ class Ready(NamedTuple):
         """Return what was saved of an interaction's environment and agent; None if nothing was restored."""
         return None if self.worlds is None else self.worlds.get(interaction, {})
 
+    def begun(self) -> Ready:
+        """Return this without the values that training has begun from: kept here, they would take memory for good."""
+        compiled = self.compiled._replace(learner=LearnerState({}, {}), params={})
+        return self._replace(compiled=compiled)
+
 
 class Compiled(NamedTuple):
     """A compiled system and the values it starts from.

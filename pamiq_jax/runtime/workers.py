@@ -133,7 +133,7 @@ class Workers:
         if self.recorder is not None:
             self._told_by = self.recorder.begin(ready, self.learner, self.clock)
         self._begin_quarantined(self.learner)
-        self.ready = ready
+        self.ready = ready.begun()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
         return self.ready if self.control.send(SystemEvent.START) else None

@@ -1,0 +1,29 @@
+"""Why a figure misses its goal: one line a row, by the row's name. Read by `benchmarks/page.py`."""
+
+from __future__ import annotations
+
+CAUSES: dict[str, str] = {
+    "inference_latency: at 50 Hz": "a tick checks and copies the observation, folds a key for the agent and carries its "
+    "memory; the bare program does none of it. About 0.1 ms a tick without load, the rest is who gets the core.",
+    "inference_latency: free-running": "the same; and an agent that runs freely takes all of its core, so that two threads "
+    "compete with what XLA computes with.",
+    "ingest: collect": "four leaves are checked and copied into their block, so that environment and agent may use their "
+    "arrays again; an append copies nothing. Each leaf takes about 0.3 us to check and as much to copy.",
+    "memory": "within a run of several chunks the parameters that a chunk begins with are neither published nor donated: "
+    "a third set while a chunk is computed. With `steps_per_chunk` equal to `steps` there are two.",
+    "startup: import": "some hundred small modules, in which each NamedTuple and dataclass is built when imported; "
+    "a quarter of it is one pass of the garbage collector over JAX's objects, which falls into this import.",
+    "guard": "see the docstring of `pamiq_jax.trainer.guard`: the state is kept twice and selected between.",
+    "prefetch": "two cores that training keeps busy leave nothing to hide behind; see the design of the core.",
+    "checkpoint_stall": "a save's operations on files each take the interpreter's lock and a core for a moment; see "
+    "[Checkpoints, measured](design/checkpoints.md).",
+}
+
+
+def cause(name: str) -> str:
+    """Return why a row misses, by its whole name or else by that of its benchmark.
+
+    Args:
+        name: of the row, as "ingest: collect".
+    """
+    return CAUSES.get(name) or CAUSES.get(name.partition(":")[0]) or "not looked into yet"

@@ -1,0 +1,76 @@
+"""Seconds to import the package, and from `launch` to the first action, with and without JAX's compilation cache."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import Comparison, alternate, report
+
+_TIMED = "import time; started = time.perf_counter()\n{}\nprint(time.perf_counter() - started)"
+_LAUNCH = """
+import threading, time
+import jax, jax.numpy as jnp, numpy as np, optax
+import pamiq_jax as pj
+from benchmarks.two_threads import World, system
+acted = threading.Event()
+world = World()
+started = time.perf_counter()
+with pj.launch(system(world, 16, None, in_python=False), on_interaction=lambda tick: acted.set()) as run:
+    assert acted.wait(300)
+    print(time.perf_counter() - started)
+"""
+
+
+def _seconds(program: str, **environment: str) -> float:
+    """Return what a program prints, in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    return float(result.stdout)
+
+
+def _first_and_second(runs: int) -> tuple[list[float], list[float]]:
+    """Return the seconds to the first action of starts that fill JAX's cache, and of those that find it filled."""
+    first, second = list[float](), list[float]()
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory(prefix="startup-") as cache:
+            keep_all = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            first.append(_seconds(_LAUNCH, **keep_all))
+            second.append(_seconds(_LAUNCH, **keep_all))
+    return first, second
+
+
+def measure(*, quick: bool) -> list[dict[str, object]]:
+    """Return a row for the import, and one for the second start over the first."""
+    comparison = alternate(
+        lambda: _seconds(_TIMED.format("import pamiq_jax")),
+        lambda: _seconds(_TIMED.format("import jax, flax, optax")),
+        runs=5 if quick else 15,
+    )
+    without = [_seconds(_LAUNCH, JAX_ENABLE_COMPILATION_CACHE="false") for _ in range(1 if quick else 5)]
+    first, second = _first_and_second(3 if quick else 5)
+    more: dict[str, object] = {"without_a_cache_s": statistics.median(without), "is_on_by_default": False}
+    return [
+        report(
+            "startup: import", comparison, reference_name="import jax, flax, optax", unit="s", goal="<= 1.1", more={}
+        ),
+        report(
+            "startup: launch to first action",
+            Comparison(second, first),
+            reference_name="the first start, which fills JAX's cache (ours: the second)",
+            unit="s",
+            goal="< 1",
+            more=more,
+        ),
+    ]
