@@ -8,6 +8,7 @@ from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
 from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.faults import FaultPolicy, Repair, RepairFn, fail_fast, keep_acting
 from pamiq_jax.runtime.handle import TrainerHandle
+from pamiq_jax.runtime.history import Moment
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import Interaction
 from pamiq_jax.runtime.launch import launch
@@ -16,10 +17,10 @@ from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
 from pamiq_jax.runtime.rows import MetricRow
-from pamiq_jax.runtime.run import Run, WaitResult
+from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport, LearnerState, TrainerRun, TrainReport
-from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
+from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus, WaitResult
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watchdog import Deadlines, Stuck
@@ -48,6 +49,7 @@ __all__ = [
     "LockstepResult",
     "MetricRow",
     "Model",
+    "Moment",
     "OnTransition",
     "Programs",
     "PythonAgent",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.checkpoint import Retention, latest_n
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
@@ -43,6 +44,7 @@ def launch(
     rename: Renames | None = None,
     revive: bool | Collection[str] = False,
     record: bool = False,
+    history: int = 0,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
@@ -73,6 +75,8 @@ def launch(
         revive: trainers that were quarantined when the state was saved, and are to begin anew from their last good
             states: their names, or True for all. Else they stay quarantined, under any policy.
         record: write down what the training thread is told and does, for `replay`, and all records with it.
+        history: how many moments after a publication `run.history` keeps: published parameters and the trainers' whole
+            states. Nothing of a trainer's state is donated then.
 
     Raises:
         InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; a `save_signal` where
@@ -97,6 +101,7 @@ def launch(
     """
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
+    checked_integer("launch(history)", history, least=0)
     check_policies("launch", system, save, keep, faults)
     check_revive("launch", system, revive)
     lock = None if directory is None else DirectoryLock(directory)
@@ -105,7 +110,7 @@ def launch(
             None if lock is None else lock.directory, resume, partial=partial, rename=rename, revive=revive
         )
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
-        observers = Observers(on_metrics, on_interaction, on_transition, record)
+        observers = Observers(on_metrics, on_interaction, on_transition, record, history)
         watching = Watching(deadlines, save_signal, faults)
         return Run(
             system,

@@ -16,6 +16,7 @@ from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.history import History, Moment, begin_at
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
 from pamiq_jax.runtime.programs import Compiled
@@ -42,6 +43,7 @@ class LockstepResult(NamedTuple):
         snapshot: the newest snapshot.
         metrics: `(trainer, metrics)` of each chunk, in order.
         buffers: what has been seen, dropped, inserted and sampled, by buffer name.
+        history: the last moments after a publication, oldest first; as many as were asked for.
     """
 
     learner: LearnerState
@@ -49,6 +51,7 @@ class LockstepResult(NamedTuple):
     snapshot: Snapshot
     metrics: tuple[tuple[str, Metrics], ...]
     buffers: dict[str, BufferStatus]
+    history: tuple[Moment, ...] = ()
 
     @property
     def actor(self) -> ActorState:
@@ -61,6 +64,8 @@ def run_lockstep(
     interactions: int,
     *,
     seed: int = 0,
+    start: Moment | None = None,
+    history: int = 0,
     train_ticks: int = 1,
     check_donation: bool = False,
     faults: FaultPolicy = FAIL_FAST,
@@ -83,6 +88,9 @@ def run_lockstep(
         system: one with an interaction. Its environment is reset with `seed` first.
         interactions: inference ticks, of all interactions together.
         seed: of all randomness.
+        start: a moment of an earlier run to go on from, with empty buffers and a world that begins anew; None begins
+            with the system's parameters.
+        history: how many moments after a publication the result keeps. Nothing of a trainer's state is donated then.
         train_ticks: training ticks, that is chunks at the most, after each interaction.
         check_donation: have each chunk prove that it deletes no published array.
         faults: what becomes of a trainer that fails, as in `launch`.
@@ -133,8 +141,11 @@ def run_lockstep(
     check_policies("run_lockstep", system, save, keep, faults)
     check_revive("run_lockstep", system, revive)
     origin = find_origin(place, resume, partial=partial, rename=rename, revive=revive)
-    compiled = compile_system(system, seed=seed, check_donation=check_donation, faults=faults)
-    run = _Lockstep(compiled, origin, seed)
+    if start is not None and origin is not None:
+        raise InvalidValueError("run_lockstep(start)", start, "None, since `resume` says where to begin")
+    kept = History(history)
+    compiled = compile_system(system, seed=seed, check_donation=check_donation, donates=not kept.limit, faults=faults)
+    run = _Lockstep(compiled, origin, seed, start, kept)
     saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
     for _ in range(interactions):
         inferred = run.infer()
@@ -147,23 +158,29 @@ def run_lockstep(
     if saves is not None:
         saves.save()
     buffers = buffer_statuses(system, run.cells, run.learner)
-    return LockstepResult(run.learner, run.actors, run.cells.store.latest, tuple(run.history), buffers)
+    return LockstepResult(run.learner, run.actors, run.cells.store.latest, tuple(run.rows), buffers, kept.moments)
 
 
 class _Lockstep:
     """The values of a lockstep run, from tick to tick."""
 
-    def __init__(self, compiled: Compiled, origin: Origin | None, seed: int) -> None:
+    def __init__(
+        self, compiled: Compiled, origin: Origin | None, seed: int, start: Moment | None, history: History
+    ) -> None:
         self.clock = VirtualClock()
+        self.kept = history
         begun = begin(compiled, origin, self.clock)
         ready = begun.ready
         self.cells, self.programs, self.learner = ready.cells, ready.compiled.programs, ready.compiled.learner
-        self.due = dict.fromkeys(compiled.actors, 0.0) if begun.cut is None else dict(begun.cut.due)
+        if start is not None:
+            self.learner = begin_at(compiled, self.cells, start)
+            self.clock.set(start.seconds)
+        self.due = dict.fromkeys(compiled.actors, self.clock.now()) if begun.cut is None else dict(begun.cut.due)
         self.actors = {
             name: begin_interaction(self.programs.system, name, seed, ready.compiled, ready.world(name))
             for name in self.programs.system.interactions
         }
-        self.history: list[tuple[str, Metrics]] = []
+        self.rows: list[tuple[str, Metrics]] = []
         self.metrics: dict[str, Metrics] = {}
 
     def infer(self) -> InferReport:
@@ -183,8 +200,10 @@ class _Lockstep:
                 raise WorkerError(f"trainer {report.trainer}", report.error) from report.error
             log_failure(report.trainer, self.learner.trainers[report.trainer], report.error)
         elif report.trainer is not None:
-            self.history.append((report.trainer, report.metrics))
+            self.rows.append((report.trainer, report.metrics))
             self.metrics[report.trainer] = report.metrics
+            if report.version is not None:
+                self.kept.add(self.clock.now(), self.cells, self.learner)
 
     def cut(self) -> Cut:
         interactions = self.programs.system.interactions

@@ -19,6 +19,7 @@ class Observers(NamedTuple):
     on_interaction: Callable[[InferReport], Any] | None = None
     on_transition: OnTransition | None = None
     record: bool = False
+    history: int = 0
 
 
 class Watching(NamedTuple):

@@ -7,7 +7,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.handle import TrainerHandles
+from pamiq_jax.runtime.history import History, Moment
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
@@ -30,22 +30,11 @@ from pamiq_jax.runtime.rows import MetricRows
 from pamiq_jax.runtime.saving import Restored, SavingOptions
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import Cells, LearnerState
-from pamiq_jax.runtime.status import Status
+from pamiq_jax.runtime.status import Status, WaitResult
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
-
-
-class WaitResult(StrEnum):
-    """Why `Run.wait` came back."""
-
-    TIMEOUT = "timeout"
-    """The time is over; the system goes on."""
-    ENDED = "ended"
-    """The system was stopped, or has failed; `run.status` says which."""
-    INTERRUPTED = "interrupted"
-    """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
 
 
 class Run:
@@ -93,6 +82,7 @@ class Run:
             saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed),
             recorder=self._recorder,
             faults=watching.faults,
+            history=History(observers.history),
         )
         self._watchdog = Watchdog(self._control, clock, watching.deadlines)
         self.trainers = TrainerHandles(self._workers, system.trainers)
@@ -354,6 +344,11 @@ class Run:
     def snapshot(self) -> Snapshot:
         """The newest published snapshot. Waits until the system is ready."""
         return self._cells.store.latest
+
+    @property
+    def history(self) -> tuple[Moment, ...]:
+        """The last moments after a publication, oldest first; as many as `launch(history=)` keeps."""
+        return self._workers.history.moments
 
     @property
     def learner(self) -> LearnerState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple, override
 
@@ -17,6 +18,17 @@ from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import Stuck
 from pamiq_jax.types import Metrics
+
+
+class WaitResult(StrEnum):
+    """Why `Run.wait` came back."""
+
+    TIMEOUT = "timeout"
+    """The time is over; the system goes on."""
+    ENDED = "ended"
+    """The system was stopped, or has failed; `run.status` says which."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, or a notebook's interrupt: the system has been stopped, the interpreter goes on."""
 
 
 class TrainerStatus(NamedTuple):

@@ -17,6 +17,7 @@ from pamiq_jax.runtime.control import Control
 from pamiq_jax.runtime.failures import named_hook, worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
+from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Ready
@@ -50,6 +51,7 @@ class Workers:
         saving: where states go, and where the run begins from.
         recorder: notes what the training thread is told and does; None for no recording.
         faults: what becomes of a trainer that fails.
+        history: keeps the last moments.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Workers:
         saving: Saving,
         recorder: Recorder | None,
         faults: FaultPolicy,
+        history: History,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
-        self.recorder = recorder
+        self.recorder, self.history = recorder, history
         self.compiles = CompileCounter()
         self.ready: Ready | None = None
         self.learner: LearnerState | None = None
@@ -123,7 +126,7 @@ class Workers:
         if not self.control.send(SystemEvent.COMPILE):
             return None
         self.control.heartbeats[TRAINING].enter(COMPILING)
-        donates = self.saving.saver is None
+        donates = self.saving.saver is None and not self.history.limit
         compiled = compile_system(
             self.system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
         )
@@ -244,6 +247,7 @@ class Workers:
         self.metrics[name] = report.metrics
         self._put_row(ready, name, learner.trainers[name].steps, report.version, metrics)
         if report.version is not None:
+            self.history.add(self.clock.now(), ready.cells, learner)
             self.control.notify()
 
     def _note_failure(self, ready: Ready, name: str, run: TrainerRun, report: TrainReport, error: Exception) -> None:

@@ -1,0 +1,126 @@
+"""The last moments of a run as values: what was published, and where each trainer was."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple, override
+
+import jax
+import numpy as np
+
+from pamiq_jax import trees
+from pamiq_jax.arguments import checked_integer
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.lifecycle import TrainerPhase
+from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.state import Cells, LearnerState, TrainerRun
+from pamiq_jax.trainer import own
+from pamiq_jax.types import Params, PyTree
+
+
+class Moment(NamedTuple):
+    """A system right after a publication. It stays what it is, whatever the system does: nothing of it is donated.
+
+    Attributes:
+        seconds: on the system's clock.
+        snapshot: what was published.
+        trainers: where each trainer was in its lifecycle, with its whole state.
+        models: newest parameters of the models that trainers hand on to each other.
+    """
+
+    seconds: float
+    snapshot: Snapshot
+    trainers: Mapping[str, TrainerRun]
+    models: Mapping[str, Params]
+
+    @override
+    def __repr__(self) -> str:
+        trainers = ", ".join(f"{name}: {run.phase.value}, {run.steps:,} steps" for name, run in self.trainers.items())
+        return f"Moment({self.seconds:.3f} s, version {self.snapshot.version}, {trainers})"
+
+    def distance(self, other: Moment) -> dict[str, float]:
+        """Return how far each published model has moved between two moments: the norm of the difference.
+
+        Args:
+            other: an earlier or later one of the same system.
+
+        Example:
+            >>> first, second = (Moment(0.0, Snapshot.of({"m": np.float32(m)}), {}, {}) for m in (1.0, 4.0))
+            >>> first.distance(second)
+            {'m': 3.0}
+        """
+        return {name: _norm(model, other.snapshot.params[name]) for name, model in self.snapshot.params.items()}
+
+
+def _norm(first: PyTree, second: PyTree) -> float:
+    squares = jax.tree.map(lambda a, b: np.sum(np.abs(np.asarray(a, float) - np.asarray(b, float)) ** 2), first, second)
+    return float(np.sqrt(sum(jax.tree.leaves(squares))))
+
+
+class History:
+    """The last moments, newest last. Written by the training thread; reading takes no lock.
+
+    Args:
+        limit: how many are kept; 0 keeps none.
+
+    Raises:
+        InvalidValueError: a negative number.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = checked_integer("history", limit, least=0)
+        self._moments: deque[Moment] = deque(maxlen=limit)
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """What is kept, oldest first."""
+        return tuple(self._moments)
+
+    def add(self, seconds: float, cells: Cells, learner: LearnerState) -> None:
+        """Keep the present moment.
+
+        Args:
+            seconds: on the system's clock.
+            cells: for the snapshot.
+            learner: the training side's state.
+        """
+        if self.limit:
+            self._moments.append(Moment(seconds, cells.store.latest, learner.trainers, learner.models))
+
+
+def begin_at(compiled: Compiled, cells: Cells, moment: Moment) -> LearnerState:
+    """Return the training side's state as of a moment, with empty buffers, and publish what was published then.
+
+    The moment's arrays are copied, so that it can be gone back to again.
+
+    Args:
+        compiled: the system, compiled anew.
+        cells: its cells.
+        moment: of a run of the same system.
+
+    Raises:
+        InvalidValueError: the system has other trainers, or their states another form.
+    """
+    learner = compiled.learner
+    if learner.trainers.keys() != moment.trainers.keys():
+        raise InvalidValueError(
+            "start", sorted(moment.trainers), f"a moment of the trainers {sorted(learner.trainers)}"
+        )
+    runs: dict[str, TrainerRun] = {}
+    for name, run in moment.trainers.items():
+        fresh = learner.trainers[name]
+        if (problem := trees.difference(fresh.state, run.state)) is not None:
+            raise InvalidValueError(f"start: the state of trainer {name!r}", problem, "one of the same form")
+        # Its cursors counted records of buffers that are empty now.
+        runs[name] = fresh._replace(
+            state=own(run.state),
+            data_key=run.data_key,
+            phase=run.phase if run.phase is TrainerPhase.FAILED else TrainerPhase.WAITING,
+            runs=run.runs,
+            finished=run.finished,
+            steps=run.steps,
+        )
+    cells.store.restore(moment.snapshot)
+    return learner._replace(trainers=runs, models={name: own(model) for name, model in moment.models.items()})
