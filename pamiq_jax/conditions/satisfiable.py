@@ -79,7 +79,8 @@ def contradiction(condition: Condition, capacity: int, *, most_versions: int | N
         limits["further versions"] = _Asked(((0, most_versions + 1),), (f"at most {most_versions} further versions",))
     if _joint(_cases(condition, capacity, True, reasons), [limits], reasons):
         return None
-    return "; ".join(dict.fromkeys(reasons)) or f"{condition!r} leaves no case"
+    reasons = list(dict.fromkeys(reasons)) or [f"{condition!r} leaves no case"]
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
 
 
 def _cases(condition: Condition, capacity: int, holds: bool, reasons: list[str]) -> list[_Case]:

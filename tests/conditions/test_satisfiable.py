@@ -161,7 +161,9 @@ def test_what_may_hold_is_accepted(condition: Condition) -> None:
 
 def test_what_has_too_many_cases_is_not_looked_into() -> None:
     few = functools.reduce(operator.and_, [min_size(n) | min_new(n) for n in range(1, 9)])
-    assert contradiction(few & ~min_size(1) & ~min_new(1), CAPACITY) is not None
+    reason = contradiction(few & ~min_size(1) & ~min_new(1), CAPACITY)
+    assert reason is not None
+    assert reason.endswith(" more")
     many = functools.reduce(operator.and_, [min_size(n) | min_new(n) for n in range(1, 10)])
     assert 2**8 <= MAX_CASES < 2**9
     assert contradiction(many & ~min_size(1) & ~min_new(1), 100) is None
