@@ -8,6 +8,7 @@ from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
 from pamiq_jax.conditions.satisfiable import check_satisfiable, contradiction
+from pamiq_jax.conditions.view import Term, terms
 
 __all__ = [
     "All",
@@ -21,6 +22,7 @@ __all__ = [
     "Not",
     "Progress",
     "Spans",
+    "Term",
     "Truth",
     "Wake",
     "always",
@@ -36,6 +38,7 @@ __all__ = [
     "min_new",
     "min_size",
     "samples_per_insert",
+    "terms",
     "time_of_day",
     "when",
 ]

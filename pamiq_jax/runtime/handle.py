@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, override
 
 from pamiq_jax.errors import UnknownNameError
+from pamiq_jax.runtime.view import trainer_html
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
 
@@ -31,6 +32,9 @@ class TrainerHandle:
             return f"TrainerHandle({self.name!r}, not compiled yet)"
         run = learner.trainers[self.name]
         return f"TrainerHandle({self.name!r}, {run.phase.value}, {run.steps} steps)"
+
+    def _repr_html_(self) -> str:
+        return trainer_html(self.name, self._workers)
 
     def hyperparameters(self, timeout: float = 60.0) -> dict[str, Any]:
         """Return the hyper-parameters that can be changed, with their present values.

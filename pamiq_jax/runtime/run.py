@@ -32,6 +32,7 @@ from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status, WaitResult
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.view import run_html
 from pamiq_jax.runtime.watchdog import Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
@@ -113,6 +114,9 @@ class Run:
 
     def _save_freed(self) -> None:
         self._control.post(TRAINING, self._workers.save_now)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.status)
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ import jax
 
 import pamiq_jax as pj
 from pamiq_jax.runtime.state import TrainerRun
+from tests.runtime.fakes import PATIENCE, learner, learning_system
 
 
 def test_a_handle_says_how_its_trainer_is() -> None:
@@ -17,3 +18,17 @@ def test_a_handle_says_how_its_trainer_is() -> None:
     run = TrainerRun(state=(), data_key=key, run_key=key, last={}, after={}, steps=12)
     workers.learner = SimpleNamespace(trainers={"fit": run})
     assert repr(handle) == "TrainerHandle('fit', waiting, 12 steps)"
+
+
+def test_in_a_notebook_it_shows_its_lifecycle_and_what_its_condition_waits_for() -> None:
+    schedule = pj.Schedule(learner(), data="seen", batch_size=4, when=pj.min_size(3) & ~pj.min_new(10_000))
+    with pj.launch(learning_system(trainers={"fit": schedule})) as run:
+        assert "<" in run.trainers["fit"]._repr_html_()  # whatever it is at
+        run.wait_for_version(1, PATIENCE)
+        run.pause()
+        html = run.trainers["fit"]._repr_html_()
+        assert "paused" in run._repr_html_()
+    assert "<svg" in html
+    for term, truth in (("min_size(3)", "holds"), ("~min_new(10000)", "holds"), ("min_new(10000)", "no")):
+        assert f"{term}</td><td>{truth}</td>" in html
+    assert "stopped" in run.trainers["fit"]._repr_html_()
