@@ -18,6 +18,8 @@ from pamiq_jax.trainer import Trainer, TrainerState
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
 from pamiq_jax.types import Params
 
+__all__ = ["EquinoxLossFn", "ModuleParts", "equinox_trainer", "split_module"]
+
 type EquinoxLossFn = Callable[[Any, Any, Any, jax.Array], Any]
 """`(module, state, batch [B, ...], rng_key) -> (loss [], (state, metrics))`; a module without state gets None."""
 
