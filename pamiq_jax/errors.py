@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Generator, Iterable, Sequence
 from typing import cast, override
 
@@ -257,9 +258,10 @@ class CheckpointNotFoundError(PamiqError, FileNotFoundError):
         directory: that was looked into.
     """
 
-    def __init__(self, directory: object) -> None:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        what = "holds no saved state" if os.path.exists(directory) else "does not exist"
         super().__init__(
-            f"{directory} holds no saved state, expected `states/<number>` in it; "
+            f"{os.fspath(directory)} {what}, expected `states/<number>` in it; "
             "name the directory that states were saved into"
         )
 
@@ -288,15 +290,23 @@ class StateMismatchError(PamiqError, ValueError):
     """Stored leaves do not fit the template that they were to be put into. Nothing was changed.
 
     Args:
-        differences: one line each, with the leaf's name.
+        differences: one line each, with the leaf's name; the message has the first twenty.
+        summary: lines that say the same of whole parts; they come first.
+        remedy: what to do.
     """
 
-    def __init__(self, differences: Sequence[str]) -> None:
-        super().__init__(
-            "\n  ".join([f"the stored leaves differ from the template in {len(differences)} places:", *differences])
-            + "\nbuild the template as it was when the state was saved, map names that changed with rename={stored: "
-            "template}, or give partial=True to take what fits and keep the template's leaf elsewhere"
-        )
+    _MOST = 20
+    _REMEDY = (
+        "build the template as it was when the state was saved, map names that changed with rename={stored: "
+        "template}, or give partial=True to take what fits and keep the template's leaf elsewhere"
+    )
+
+    def __init__(self, differences: Sequence[str], *, summary: Sequence[str] = (), remedy: str = _REMEDY) -> None:
+        lines = [*summary, *(["leaf by leaf:"] if summary else []), *differences[: self._MOST]]
+        if (rest := len(differences) - self._MOST) > 0:
+            lines.append(f"and {rest} more")
+        title = f"the stored leaves differ from the template in {len(differences)} places:"
+        super().__init__("\n  ".join([title, *lines]) + f"\n{remedy}")
         self.differences = tuple(differences)
 
 

@@ -13,7 +13,7 @@ from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.checkpoint.manifest import Manifest
 from pamiq_jax.checkpoint.values import Json, iterate_leaves
 from pamiq_jax.checkpoint.verification import verify_states
-from pamiq_jax.errors import CheckpointNotFoundError
+from pamiq_jax.errors import CheckpointNotFoundError, CorruptStateError, UnknownNameError
 
 MANY_LEAVES = 40
 """A state of more leaves is shown by groups, unless all are asked for."""
@@ -30,7 +30,7 @@ def describe_states(directory: str | Path, *, state: int | None = None, all_leav
     Raises:
         CheckpointNotFoundError: there is no state.
         UnknownNameError: there is no state of this number.
-        CorruptStateError: the manifest of the state is damaged.
+        CorruptStateError: the manifest of the state is damaged, or all are; of others a line says so.
 
     Example:
         >>> import tempfile
@@ -53,7 +53,7 @@ def describe_states(directory: str | Path, *, state: int | None = None, all_leav
     manifests = list(files.manifests())
     newest = manifests[-1].info.number if manifests else files.numbers()[-1]
     chosen = files.manifest(newest if state is None else state)
-    lines = [*_table_of_states(manifests), "", f"state {chosen.info.number}"]
+    lines = [*_table_of_states(manifests), *_damaged(files, manifests), "", f"state {chosen.info.number}"]
     lines += [f"  {name}: {value}" for name, value in _flat_facts(chosen.info.facts)]
     return "\n".join([*lines, *_leaves(chosen, all_leaves)])
 
@@ -111,6 +111,19 @@ def _table_of_states(manifests: list[Manifest]) -> list[str]:
         rows.append((str(info.number), _moment(info.created_at), rounded(info.bytes), rounded(alone)))
     title = f"{len(manifests)} state{'s' * (len(manifests) != 1)}, {rounded(stored)} in blocks"
     return [title, *_columns(rows, "><>>")]
+
+
+def _damaged(files: StateDirectory, manifests: list[Manifest]) -> list[str]:
+    """Return a line for each state whose manifest cannot be read, so that it is in no table."""
+    lines: list[str] = []
+    for number in sorted(set(files.numbers()) - {manifest.info.number for manifest in manifests}):
+        try:
+            files.manifest(number)
+        except CorruptStateError as error:
+            lines.append(f"state {number} is damaged: {error.problem}")
+        except UnknownNameError:
+            pass  # pruned meanwhile
+    return lines
 
 
 def _moment(seconds: float) -> str:

@@ -31,6 +31,7 @@ class Begin(NamedTuple):
         created_at: seconds since 1970.
         device: what it ran on.
         jax_version: of JAX.
+        faults: the policy for trainers that fail, in words.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Begin(NamedTuple):
     created_at: float
     device: str
     jax_version: str
+    faults: str
 
 
 class Drain(NamedTuple):

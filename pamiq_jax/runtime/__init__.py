@@ -13,6 +13,7 @@ from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.interaction import Interaction
 from pamiq_jax.runtime.launch import launch
 from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
+from pamiq_jax.runtime.on_signal import on_signal
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
@@ -78,6 +79,7 @@ __all__ = [
     "infer_tick",
     "keep_acting",
     "launch",
+    "on_signal",
     "replay",
     "run_lockstep",
     "train_tick",

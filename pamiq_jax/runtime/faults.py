@@ -59,6 +59,22 @@ class FaultPolicy(NamedTuple):
         """Return what repairs a trainer's state; None if nothing does."""
         return self.repair.get(trainer) if isinstance(self.repair, Mapping) else self.repair
 
+    def describe(self) -> str:
+        """Return the policy as a line of code, with the names of what is repaired in place of functions.
+
+        Example:
+            >>> fail_fast().describe()
+            'fail_fast(bad_updates=10)'
+        """
+        if self.raises:
+            return f"fail_fast(bad_updates={self.bad_updates})"
+        names = ("restarts", "backoff_seconds", "backoff_factor", "max_backoff_seconds", "bad_updates")
+        values = [f"{name}={getattr(self, name)}" for name in names]
+        if self.repair is not None:
+            repaired = sorted(self.repair) if isinstance(self.repair, Mapping) else "all"
+            values.append(f"repair of {repaired}")
+        return f"keep_acting({', '.join(values)})"
+
     def check(self, trainers: Iterable[str]) -> None:
         """Raise if a repair is for a trainer that does not exist.
 

@@ -13,6 +13,7 @@ from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.on_signal import parted
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
@@ -36,7 +37,6 @@ def launch(
     time_scale: float = 1.0,
     deadlines: Deadlines = DEADLINES,
     faults: FaultPolicy = FAIL_FAST,
-    save_signal: int | None = None,
     save: Condition | None = None,
     keep: Retention | None = None,
     resume: bool | int | str | os.PathLike[str] = False,
@@ -63,10 +63,10 @@ def launch(
         deadlines: after which a thread counts as stuck, in `run.status` and in the log.
         faults: what becomes of a trainer that fails: `fail_fast()` ends it and tells whoever waits, `keep_acting()`
             has it begin anew from its last good state.
-        save_signal: a signal, as `signal.SIGUSR1`, that saves and goes on; for a run with a directory, launched from
-            the main thread. In such a run SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
         save: when states are saved, besides whenever `run.save()` is called: `every_seconds(60)`,
-            `every_versions(100)`, any condition on steps, time and versions of all trainers, and combinations.
+            `every_versions(100)`, any condition on steps, time and versions of all trainers, combinations, and
+            `| on_signal(signal.SIGUSR1)` in a run that is launched from the main thread. In a run with a directory
+            SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
         keep: which states stay; the newest three by default. The newest sound one always does.
         resume: True goes on from the newest state in the directory, if there is one; a number from that state; a path
             from the newest state of another run. It is restored before the agent acts.
@@ -79,10 +79,11 @@ def launch(
             states. Nothing of a trainer's state is donated then.
 
     Raises:
-        InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; a `save_signal` where
-            nothing can be saved.
+        InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; `on_signal` outside
+            the main thread, or joined with something else than `|`.
         UnknownNameError: `faults` repairs, or `revive` names, a trainer that does not exist.
         DirectoryInUseError: another system runs there.
+        CheckpointNotFoundError: `resume` is a path where no state is.
         DirectoryHasStatesError: an earlier run's states are there, and `resume` does not say to go on from them.
 
     Example:
@@ -104,14 +105,15 @@ def launch(
     checked_integer("launch(history)", history, least=0)
     check_policies("launch", system, save, keep, faults)
     check_revive("launch", system, revive)
+    policy = parted("launch", save)
     lock = None if directory is None else DirectoryLock(directory)
     try:
         origin = find_origin(
             None if lock is None else lock.directory, resume, partial=partial, rename=rename, revive=revive
         )
-        saving = SavingOptions(origin, latest_n(3) if keep is None else keep, save)
+        saving = SavingOptions(origin, latest_n(3) if keep is None else keep, policy.condition)
         observers = Observers(on_metrics, on_interaction, on_transition, record, history)
-        watching = Watching(deadlines, save_signal, faults)
+        watching = Watching(deadlines, policy.signals, faults)
         return Run(
             system,
             RealClock(time_scale),

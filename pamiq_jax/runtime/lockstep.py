@@ -19,6 +19,7 @@ from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.history import History, Moment, begin_at
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
+from pamiq_jax.runtime.on_signal import parted
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import log_failure
 from pamiq_jax.runtime.saved import Cut, Renames, collected
@@ -140,6 +141,8 @@ def run_lockstep(
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
     check_policies("run_lockstep", system, save, keep, faults)
     check_revive("run_lockstep", system, revive)
+    if parted("run_lockstep", save).signals:
+        raise InvalidValueError("run_lockstep(save)", save, "a policy without signals", "no signal comes in lockstep")
     origin = find_origin(place, resume, partial=partial, rename=rename, revive=revive)
     if start is not None and origin is not None:
         raise InvalidValueError("run_lockstep(start)", start, "None, since `resume` says where to begin")
@@ -236,4 +239,5 @@ class _Saves:
             self.save()
 
     def save(self) -> None:
-        write_cut(self._store, self._run.cut(), self._run.metrics, keep=self._keep, created_at=time.time())
+        write_cut(self._store, self._run.cut(), self._run.metrics, created_at=time.time())
+        self._store.prune(self._keep)

@@ -26,5 +26,5 @@ class Watching(NamedTuple):
     """What watches over a run; each is described at `launch`."""
 
     deadlines: Deadlines = DEADLINES
-    save_signal: int | None = None
+    save_signals: tuple[int, ...] = ()
     faults: FaultPolicy = FAIL_FAST

@@ -187,6 +187,7 @@ class Recorder:
             time.time(),
             str(jax.devices()[0].device_kind),
             jax.__version__,
+            ready.compiled.programs.faults.describe(),
         )
         try:
             folder = new_folder(self._directory)

@@ -108,7 +108,7 @@ def replay(
     Raises:
         RecordingError: there is no recording, or it ends before `until`.
         StateMismatchError: the system is another than the one that was recorded.
-        InvalidValueError: `until` is before the recording.
+        InvalidValueError: `until` is before the recording, or `faults` is another policy than it was recorded under.
 
     Example:
         >>> import tempfile, jax.numpy as jnp, optax, pamiq_jax as pj
@@ -129,6 +129,9 @@ def replay(
     if until is not None:
         checked_integer("replay(until)", until, 0)
     recording = _find(directory, number, until)
+    if (policy := faults.describe()) != recording.begin.faults:
+        recorded = f"{recording.begin.faults}, as it was launched"
+        raise InvalidValueError("replay(faults)", policy, recorded, "pass the `faults=` that `launch` was given")
     compiled = compile_system(system, seed=recording.begin.seed, donates=False, faults=faults)
     clock = VirtualClock()
     begun = begin(compiled, Origin(recording.directory / START), clock)

@@ -62,7 +62,7 @@ class Run:
     ) -> None:
         self.system = system
         self._lock = lock
-        self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signal)
+        self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signals)
         names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
         directory: Path | None = None if lock is None else lock.directory
@@ -101,7 +101,7 @@ class Run:
 
     @property
     def _save_for_signal(self) -> Callable[[], Any] | None:
-        """What SIGTERM and `save_signal` save with; None for a run without a directory, which cannot save."""
+        """What SIGTERM and `on_signal` save with; None for a run without a directory, which cannot save."""
         return None if self._lock is None else self._save_by_signal
 
     def _save_by_signal(self) -> None:

@@ -15,6 +15,7 @@ from pamiq_jax.errors import StateMismatchError, UnknownNameError, UnknownSchema
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.fields import fields, later_leaves, without
+from pamiq_jax.runtime.mismatch import system_mismatch
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.saved_faults import restored_faults, still_quarantined, stored_faults
 from pamiq_jax.runtime.state import ActorState, BufferRun, Faults, LearnerState, TrainerRun
@@ -149,7 +150,9 @@ def restored_cut(
     names.check_used(value["leaves"])
     template = _document(first)
     later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
-    document, report = match(template, {**leaves, **later}, partial=partial)
+    document, report = match(template, {**leaves, **later}, partial=True)
+    if report.differences and not partial:
+        raise system_mismatch(report)
     cut = _cut(_in_order_of(template, document))
     groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
     faults = names.keys("trainers", value.get("faults", {}))

@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax.checkpoint import Files, Retention, StateInfo, StateStore
+from pamiq_jax.checkpoint import Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Decision, Progress, Wake
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
 from pamiq_jax.runtime.failures import describe_error
@@ -29,7 +28,6 @@ from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Metrics
 
 _HAND_IN_SECONDS = 5.0
-_REST_SECONDS = 0.005
 _LOGGER = logging.getLogger("pamiq_jax")
 
 
@@ -283,6 +281,8 @@ class Saver:
             finally:
                 self._thaw()
             self._note(save, info, error, time.monotonic() - started)
+            if error is None:
+                self._prune()
             with self._changed:
                 self._save = None
             for future in save.answers:
@@ -318,7 +318,14 @@ class Saver:
             worlds=worlds,
             waiting=save.waiting,
         )
-        return write_cut(self.store, cut, save.metrics, keep=self._keep, created_at=self._wall_clock())
+        return write_cut(self.store, cut, save.metrics, created_at=self._wall_clock())
+
+    def _prune(self) -> None:
+        try:
+            self.store.prune(self._keep)
+        except Exception as error:  # the state is written, and stays; the next one tries again
+            _LOGGER.error("old states could not be removed: %s", error)
+            self._on_error(error)
 
     def _thaw(self) -> None:
         if self._is_frozen:
@@ -336,28 +343,6 @@ class Saver:
             self._on_error(error)
 
 
-def unhurried(files: Files, is_hurried: threading.Event) -> Files:
-    """Return file operations that rest before each file that is made or removed.
-
-    Each operation takes the interpreter, and a core, from a thread that acts. So a save takes 5 ms longer for each
-    block of 1 MiB, and the ticks that it delays are few.
-
-    Args:
-        files: the operations.
-        is_hurried: no rest is taken once this is set.
-    """
-
-    def create(path: Path) -> int:
-        is_hurried.wait(_REST_SECONDS)
-        return files.create(path)
-
-    def remove(path: Path) -> None:
-        is_hurried.wait(_REST_SECONDS)
-        files.remove(path)
-
-    return files._replace(create=create, remove=remove)
-
-
 def _host_copy(leaf: Any) -> Any:
     """Return an array of a buffer in memory of its own, since adding records writes into the buffer's."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -365,21 +350,16 @@ def _host_copy(leaf: Any) -> Any:
     return np.array(leaf)
 
 
-def write_cut(
-    store: StateStore, cut: Cut, metrics: Mapping[str, Metrics], *, keep: Retention, created_at: float
-) -> StateInfo:
-    """Save a cut, remove the states that need not stay, and return what is known of the new one.
+def write_cut(store: StateStore, cut: Cut, metrics: Mapping[str, Metrics], *, created_at: float) -> StateInfo:
+    """Save a cut, and return what is known of the new state.
 
     Args:
         store: where to.
         cut: what to save.
         metrics: the newest of each trainer, for the facts.
-        keep: which states stay.
         created_at: seconds since 1970.
     """
-    info = store.write(stored_value(cut), facts=_facts(cut, metrics), created_at=created_at)
-    store.prune(keep)
-    return info
+    return store.write(stored_value(cut), facts=_facts(cut, metrics), created_at=created_at)
 
 
 def _facts(cut: Cut, metrics: Mapping[str, Metrics]) -> dict[str, Any]:

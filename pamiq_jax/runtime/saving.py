@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Progress, Wake
-from pamiq_jax.errors import DirectoryHasStatesError, InvalidValueError, UnknownNameError
+from pamiq_jax.errors import CheckpointNotFoundError, DirectoryHasStatesError, InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
-from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus, unhurried
+from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.runtime.system import System
+from pamiq_jax.runtime.unhurried import unhurried
 from pamiq_jax.types import Metrics
 
 
@@ -138,6 +139,7 @@ def find_origin(
     Raises:
         DirectoryHasStatesError: a new run would put its states among those of another one.
         InvalidValueError: there is no directory to resume from.
+        CheckpointNotFoundError: the path holds no state.
     """
     has_states = directory is not None and StateStore(directory).latest() is not None
     is_own = isinstance(resume, bool | int)
@@ -149,6 +151,8 @@ def find_origin(
     if resume is False:
         return None
     if not is_own:
+        if StateStore(Path(resume)).latest() is None:
+            raise CheckpointNotFoundError(resume)
         return Origin(Path(resume), **how)
     if directory is None:
         raise InvalidValueError("resume", resume, "False without a directory", "pass directory=, or a path to resume")

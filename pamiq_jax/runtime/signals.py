@@ -36,10 +36,10 @@ class TerminationSignals:
     Args:
         save: called first; None saves nothing.
         stop: ends the system.
-        save_signal: saves and goes on, for example `signal.SIGUSR1`; None for no such signal.
+        save_signals: each saves and goes on, for example `signal.SIGUSR1`.
 
     Raises:
-        InvalidValueError: a `save_signal` that is taken, without a `save`, or outside the main thread.
+        InvalidValueError: there are such, without a `save` or outside the main thread.
 
     Example:
         >>> before = signal.getsignal(signal.SIGTERM)
@@ -51,15 +51,15 @@ class TerminationSignals:
         True
     """
 
-    def __init__(self, save: Callable[[], Any] | None, stop: Callable[[], Any], save_signal: int | None = None) -> None:
-        if save_signal in (signal.SIGTERM, signal.SIGINT):
-            raise InvalidValueError("save_signal", save_signal, "another signal", "for example signal.SIGUSR1")
-        if save_signal is not None and save is None:
-            raise InvalidValueError("save_signal", save_signal, "None", "there is nothing that saves")
-        if save_signal is not None and not _can_install():
+    def __init__(
+        self, save: Callable[[], Any] | None, stop: Callable[[], Any], save_signals: tuple[int, ...] = ()
+    ) -> None:
+        if save_signals and save is None:
+            raise InvalidValueError("on_signal", save_signals, "none", "there is nothing that saves")
+        if save_signals and not _can_install():
             remedy = "only the main thread, and not on Windows, can install a handler"
-            raise InvalidValueError("save_signal", save_signal, "None in this thread", remedy)
-        self._save, self._stop, self._save_signal = save, stop, save_signal
+            raise InvalidValueError("on_signal", save_signals, "none in this thread", remedy)
+        self._save, self._stop, self._save_signals = save, stop, save_signals
         self._before: dict[int, Any] = {}  # the handlers to put back
         self._process = 0
         self._saving = threading.Lock()  # for the threads; no handler takes it
@@ -82,8 +82,8 @@ class TerminationSignals:
         if not _can_install():
             return False
         self._process, self._is_armed = os.getpid(), True
-        if self._save_signal is not None:
-            self._before[self._save_signal] = signal.signal(self._save_signal, self._on_save)
+        for number in self._save_signals:
+            self._before[number] = signal.signal(number, self._on_save)
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return False
         self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)

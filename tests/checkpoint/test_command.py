@@ -101,7 +101,8 @@ def test_a_directory_without_states_is_one_line(
     assert cli.main([command, str(tmp_path / name)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"{tmp_path / name} holds no saved state, expected `states/<number>` in it; name")
+    what = "holds no saved state" if name == "." else "does not exist"
+    assert captured.err.startswith(f"{tmp_path / name} {what}, expected `states/<number>` in it; name")
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -128,3 +129,15 @@ def test_verify_is_a_command_of_its_own_process(store: StateStore) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("state 2: sound, 480.0 kB\n")
+
+
+def test_inspect_mentions_a_state_whose_manifest_is_damaged(
+    store: StateStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = next((store.directory / "states").glob("*1/manifest.json"))
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    assert cli.main(["inspect", str(store.directory)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 state, ")
+    assert lines[3].startswith("state 1 is damaged: manifest.json has another checksum")
+    assert lines[5] == "state 2"

@@ -77,3 +77,14 @@ class TestTrouble:
             with pytest.raises(WorkerError, match="the disk is too slow"):
                 run.wait(PATIENCE)
             run.wait_for_version(run.snapshot.version + 2, PATIENCE)
+
+    def test_a_replay_under_another_fault_policy_is_refused(self, tmp_path: Path) -> None:
+        policy = pj.keep_acting(restarts=3, repair={"fit": lambda state: state})
+        with pj.launch(learning_system(), directory=tmp_path, record=True, faults=policy) as run:
+            run.wait_for_version(1, PATIENCE)
+        recorded = r"keep_acting\(restarts=3, .*repair of \['fit'\]\), as it was launched; pass the `faults=` that"
+        for other in (pj.fail_fast(), pj.keep_acting(restarts=3)):
+            with pytest.raises(InvalidValueError, match=recorded):
+                pj.replay(tmp_path, learning_system(), faults=other)
+        again = pj.keep_acting(restarts=3, repair={"fit": lambda state: state})
+        assert pj.replay(tmp_path, learning_system(), faults=again).difference is None

@@ -16,6 +16,7 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
 from pamiq_jax.errors import (
+    CheckpointNotFoundError,
     CorruptStateError,
     DirectoryHasStatesError,
     InvalidValueError,
@@ -224,7 +225,7 @@ class TestRefused:
             pj.launch(learning_system(), directory=tmp_path)
 
     def test_nothing_to_resume_from(self, tmp_path: Path) -> None:
-        with pytest.raises(UnknownNameError, match="no state is named 'the newest'"):
+        with pytest.raises(CheckpointNotFoundError, match="nowhere does not exist"):
             pj.run_lockstep(learning_system(), 1, resume=tmp_path / "nowhere")
         with pytest.raises(UnknownNameError, match="no state is named 7"):
             pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=7)

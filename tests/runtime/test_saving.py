@@ -13,9 +13,12 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import LOCAL_FILES, StateInfo, StateStore, latest_n
 from pamiq_jax.conditions import Progress
+from pamiq_jax.errors import CheckpointWriteError, WorkerError
 from pamiq_jax.runtime import saver as saver_module
-from pamiq_jax.runtime.saver import Saver, unhurried
-from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, learning_system
+from pamiq_jax.runtime import unhurried as unhurried_module
+from pamiq_jax.runtime.saver import Saver
+from pamiq_jax.runtime.unhurried import unhurried
+from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, fed_system, learning_system
 
 
 def test_counters_versions_and_the_world_go_on(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_rest_is_taken_before_files_are_made_and_removed(is_hurried: bool, tmp
         store.write(np.full(100, seed), facts={}, created_at=0.0)
     store.prune(latest_n(1))
     created, removed = 2 * 3, 3  # a block, a manifest and its checksum
-    assert taken == [] if is_hurried else [saver_module._REST_SECONDS] * (created + removed)
+    assert taken == [] if is_hurried else [unhurried_module._REST_SECONDS] * (created + removed)
 
 
 @pytest.mark.parametrize("terminations", [0, 1])
@@ -197,3 +200,16 @@ def test_what_is_handed_in_too_late_is_left_out(tmp_path: Path, monkeypatch: pyt
     assert future.result(PATIENCE).number == 1
     assert saver.close(PATIENCE)
     assert taken == [{"slow": (None, {})}]  # as it was last known
+
+
+def test_what_cannot_be_removed_is_told_and_the_save_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prune(store: StateStore, keep: Any) -> None:
+        raise CheckpointWriteError("pruning states", PermissionError(13, "Permission denied"))
+
+    monkeypatch.setattr(StateStore, "prune", prune)
+    with pj.launch(fed_system(), directory=tmp_path) as run:
+        assert run.save(PATIENCE).number == 1
+        with pytest.raises(WorkerError, match=r"'pamiq-saver' failed: CheckpointWriteError: pruning states failed"):
+            run.wait(PATIENCE)
+        assert (run.status.saves.written, run.status.saves.failed, run.status.saves.error) == (1, 0, "")
+    assert [state.number for state in StateStore(tmp_path).states()] == [1]

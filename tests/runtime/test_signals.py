@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, UnsatisfiableConditionError
 from pamiq_jax.runtime import TerminationSignals
-from tests.runtime.fakes import PATIENCE, fed_system
+from pamiq_jax.runtime.on_signal import parted
+from tests.runtime.fakes import PATIENCE, fed_system, learner, learning_system
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
 SAVE = 10 if sys.platform == "win32" else signal.SIGUSR1
@@ -168,7 +169,7 @@ class TestComponent:
 
     def test_the_save_signal_saves_and_goes_on(self) -> None:
         owner = Owner()
-        signals = TerminationSignals(owner.save, owner.stop, SAVE)
+        signals = TerminationSignals(owner.save, owner.stop, (SAVE,))
         signals.install()
         for _ in range(2):
             signal.raise_signal(SAVE)
@@ -193,7 +194,7 @@ class TestComponent:
         heard: list[int] = []
         before = signal.signal(SAVE, lambda number, frame: heard.append(number))
         owner = Owner()
-        signals = TerminationSignals(owner.save, owner.stop, SAVE)
+        signals = TerminationSignals(owner.save, owner.stop, (SAVE,))
         signals.install()
         thread = threading.Thread(target=signals.restore)
         thread.start()
@@ -220,19 +221,14 @@ class TestComponent:
 
         def try_it() -> None:
             outcomes.append(TerminationSignals(None, lambda: None).install())
-            with pytest.raises(InvalidValueError, match="expected None in this thread; only the main thread"):
-                TerminationSignals(lambda: None, lambda: None, SAVE)
+            with pytest.raises(InvalidValueError, match="expected none in this thread; only the main thread"):
+                TerminationSignals(lambda: None, lambda: None, (SAVE,))
             outcomes.append("refused")
 
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join(PATIENCE)
         assert outcomes == [False, "refused"]
-
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_save_signal_that_is_taken(self, number: int) -> None:
-        with pytest.raises(InvalidValueError, match=r"save_signal is .*, expected another signal; for example"):
-            TerminationSignals(lambda: None, lambda: None, number)
 
 
 @pytest.mark.usefixtures("restored")
@@ -247,8 +243,47 @@ class TestRun:
             stopping.join(PATIENCE)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
-    def test_a_save_signal_where_nothing_saves_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
-        before = threading.active_count()
-        with pytest.raises(InvalidValueError, match=r"save_signal is .*, expected None; there is nothing that saves"):
-            pj.launch(fed_system(), save_signal=SAVE)
+    def test_a_policy_with_a_signal_saves_when_it_comes_and_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before, saved, save = signal.getsignal(SAVE), threading.Semaphore(0), pj.Run.save
+
+        def noted(run: pj.Run) -> None:
+            save(run, PATIENCE)
+            saved.release()
+
+        monkeypatch.setattr(pj.Run, "save", noted)
+        with pj.launch(fed_system(), directory=tmp_path, save=pj.every_seconds(1e6) | pj.on_signal(SAVE)) as run:
+            run.wait_until_ready()
+            signal.raise_signal(SAVE)
+            assert saved.acquire(timeout=PATIENCE)
+            assert run.status.saves.written == 1
+        assert signal.getsignal(SAVE) is before
+
+
+class TestPolicy:
+    def test_its_signals_are_taken_apart(self) -> None:
+        often, other = pj.every_seconds(60), pj.every_versions(9)
+        assert parted("launch", None) == (None, ())
+        assert parted("launch", pj.on_signal(SAVE)) == (None, (SAVE,))
+        assert parted("launch", often | pj.on_signal(SAVE)) == (often, (SAVE,))
+        assert parted("launch", often | pj.on_signal(SAVE) | other | pj.on_signal(signal.SIGUSR2)) == (
+            often | other,
+            (SAVE, signal.SIGUSR2),
+        )
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, 12345])
+    def test_a_signal_that_is_taken_or_none_is_refused(self, number: int) -> None:
+        with pytest.raises(InvalidValueError, match=r"on_signal\(number\) is .*; for example signal.SIGUSR1"):
+            pj.on_signal(number)
+
+    def test_what_cannot_be_asked_for_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
+        before, on_signal = threading.active_count(), pj.on_signal(SAVE)
+        for save in (pj.every_seconds(60) & on_signal, ~on_signal, pj.every_versions(1) | (pj.always() & on_signal)):
+            with pytest.raises(InvalidValueError, match=r"launch\(save\) is .*, expected signals joined with `|`"):
+                pj.launch(fed_system(), directory=tmp_path, save=save)
+        with pytest.raises(InvalidValueError, match=r"no signal comes in lockstep"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, save=on_signal)
+        with pytest.raises(UnsatisfiableConditionError, match=r"on_signal is for launch\(save=\)"):
+            learning_system(trainers={"fit": pj.Schedule(learner(), data="seen", batch_size=1, when=on_signal)})
         assert threading.active_count() == before
