@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -19,6 +19,8 @@ from pamiq_jax.checkpoint.retention import Retention
 from pamiq_jax.checkpoint.values import Entry, HostArray, Json, array_entries, array_from, decode, encode
 from pamiq_jax.checkpoint.verification import StateReport, verify_states
 from pamiq_jax.errors import CorruptStateError, UnknownNameError
+
+_LOGGER = logging.getLogger("pamiq_jax")
 
 BLOCK_BYTES = 2**20
 """Large enough for a disk to be quick with it, small enough that a few changed rows of a buffer cost little."""
@@ -136,16 +138,30 @@ class StateStore:
         return tuple(manifest.info for manifest in self._directory.manifests())
 
     def latest(self) -> StateInfo | None:
-        """Return the newest complete state, or None if there is none.
+        """Return the newest complete state, or None if there is none. Damaged ones that are newer are logged.
+
+        Raises:
+            CorruptStateError: there are states, and all are damaged: to begin anew would look as if nothing were lost.
 
         Example:
             >>> import tempfile
             >>> print(StateStore(tempfile.mkdtemp()).latest())
             None
         """
+        damaged: list[CorruptStateError] = []
         for number in reversed(self._directory.numbers()):
-            with contextlib.suppress(CorruptStateError, UnknownNameError):
-                return self._directory.manifest(number).info
+            try:
+                info = self._directory.manifest(number).info
+            except CorruptStateError as error:
+                damaged.append(error)
+                continue
+            except UnknownNameError:  # pruned just now
+                continue
+            for error in damaged:
+                _LOGGER.warning("%s; the newest sound one is %d", error, number)
+            return info
+        if damaged:
+            raise damaged[0]
         return None
 
     def read(self, state: StateInfo | int) -> Any:

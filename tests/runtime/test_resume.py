@@ -232,6 +232,20 @@ class TestRefused:
         with pytest.raises(InvalidValueError, match="resume is True, expected False without a directory"):
             pj.run_lockstep(learning_system(), 1, resume=True)
 
+    def test_to_begin_anew_where_all_states_are_damaged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for _ in range(2):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True)
+        older, newer = sorted((tmp_path / "states").glob("*/manifest.json"))
+        newer.write_bytes(b"{")
+        result = pj.run_lockstep(learning_system(), 0, directory=tmp_path / "a", resume=tmp_path)
+        assert result.actor.tick == 1
+        assert "state 2 is damaged" in caplog.text
+        older.write_bytes(b"{")
+        with pytest.raises(CorruptStateError, match="state 2 is damaged"):
+            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True)
+        with pytest.raises(CorruptStateError, match="state 2 is damaged"):
+            pj.launch(learning_system(), directory=tmp_path, resume=True)
+
     def test_saving_without_a_directory(self) -> None:
         with pytest.raises(InvalidValueError, match=r"run_lockstep\(directory\) is None"):
             pj.run_lockstep(learning_system(), 1, save=pj.every_versions(1))
