@@ -75,7 +75,47 @@ _RUN = (
 ...     snapshot = run.wait_for_version(1, timeout=60)
 """
 )
+_TICK = (
+    _SYSTEM
+    + """>>> compiled = pj.compile_system(system)
+>>> programs, learner, cells, clock = compiled.programs, compiled.learner, compiled.cells(), pj.VirtualClock()
+>>> collected = [cells.collectors["x"].collect(number, version=0) for number in (1.0, 3.0)]
+"""
+)
+_LOCKSTEP = """>>> import jax.numpy as jnp, numpy as np
+>>> class Counting:
+...     spec = pj.EnvironmentSpec(np.float32(0), np.float32(0), {})
+...     def reset(self, seed): self.count = 0
+...     def observe(self): return np.float32(self.count)
+...     def affect(self, action): self.count += 1; return {}
+...     def close(self): pass
+>>> agent = pj.Agent(lambda params, carry, observation, key: (carry, params["m"] + observation, {}))
+>>> system = pj.System({"m": pj.Model(jnp.ones(()))}, interaction=pj.Interaction(agent, Counting()))
+"""
 EXAMPLES |= {
+    "LockstepResult": _LOCKSTEP
+    + """>>> result = pj.run_lockstep(system, interactions=5)
+>>> result.actor.tick, result.snapshot.version
+(5, 0)""",
+    "infer_tick": _LOCKSTEP
+    + """>>> compiled, clock = pj.compile_system(system), pj.VirtualClock()
+>>> system.interaction.environment.reset(0)
+>>> actor, report = pj.infer_tick(compiled.programs, compiled.actors["agent"], compiled.cells(), clock, "agent")
+>>> actor.tick, float(report.action)
+(1, 1.0)""",
+    "train_tick": _TICK
+    + """>>> learner, report = pj.train_tick(programs, learner, cells, clock)
+>>> report.trainer, report.version
+('t', 1)""",
+    "ReplayResult": _SYSTEM
+    + """>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     with pj.launch(system, directory=directory, record=True) as run:
+...         collected = [run.collect("x", number) for number in (1.0, 3.0)]
+...         snapshot = run.wait_for_version(1, timeout=60)
+...     again = pj.replay(directory, system)
+>>> bool(again.snapshot.params["m"] == snapshot.params["m"])
+True""",
     "Schedule": _SYSTEM + ">>> schedule.chunk\n8",
     "Run": _RUN + ">>> snapshot.version, run.snapshot.step\n(1, 8)",
     "Status": _RUN + ">>> run.status.trainers['t'].steps, run.status.buffers['x'].seen\n(8, 2)",
