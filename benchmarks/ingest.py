@@ -1,7 +1,7 @@
 """What a record costs on its way from the agent to the device.
 
-`collect()` copies the record; the reference does what pamiq-core's does, which keeps a reference and copies nothing. Then
-draining to the device, against stacking the same new records; and images, against the copy that `memcpy` makes.
+`collect()` copies the record; the reference does what pamiq-core's does, which keeps a reference and copies nothing.
+Then draining to the device, against stacking the same new records; and images, against the copy that `memcpy` makes.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def _copied_us(images: int) -> float:
 def measure(*, quick: bool) -> list[dict[str, object]]:
     """Return a row for `collect`, one for what follows until the device, and one for images."""
     records, images = (WAITING, 2048) if quick else (16 * WAITING, 16_384)
-    collect = alternate(
-        lambda: _filled(_record(), records)[1], lambda: _appended(_record(), records)[1], runs=5
-    )
+    collect = alternate(lambda: _filled(_record(), records)[1], lambda: _appended(_record(), records)[1], runs=5)
     drain = alternate(lambda: _drained_us(WAITING), lambda: _stacked_us(WAITING), runs=5 if quick else 15)
     image = np.random.default_rng(0).integers(0, 256, IMAGE, np.uint8)
     copy = alternate(lambda: _filled(image, images)[1], lambda: _copied_us(images), runs=5)

@@ -21,9 +21,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 _HEADLINES = {"name", "ours", "reference", "reference_name", "ratio", "unit", "goal", "runs", "device"}
 _INTRODUCTION = """# Speed, measured
 
-Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a smaller
-one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the figures are medians, with
-the least and the greatest. A reference is the shortest good program that does the same.
+Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a
+smaller one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the
+figures are medians, with the least and the greatest. A reference is the shortest good program that does the same.
 
 `ratio` is ours over the reference. What misses its goal says why below.
 """
@@ -76,7 +76,7 @@ def _processor() -> str:
 def _text(value: Any) -> str:
     value = rounded(value)
     if value is None:
-        return "–"
+        return "none"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return str(value)

@@ -105,9 +105,7 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
         comparison, reference = hand, "written out, uniform ring" if name == "ring" else "written out, sum tree"
         with peer("flashbax", name, programs) as flashbax:
             if flashbax is not None:
-                comparison = alternate(
-                    lambda ours=ours: records_per_second(ours, programs), flashbax.measure, runs=5
-                )
+                comparison = alternate(lambda ours=ours: records_per_second(ours, programs), flashbax.measure, runs=5)
                 reference = "flashbax, an item buffer"
                 by_hand_ratio = np.median(hand.ours) / np.median(hand.reference)
                 more["vs_written_out"] = float(by_hand_ratio)
