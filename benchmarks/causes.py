@@ -7,7 +7,8 @@ CAUSES: dict[str, str] = {
     "reads the snapshot's own tree; the bare program does none of it. Without load that is about 0.05 ms a tick; "
     "the rest is who gets the core.",
     "ingest: collect": "four leaves are checked and copied into their block, so that environment and agent may use "
-    "their arrays again; an append copies nothing.",
+    "their arrays again; an append copies nothing. Of 6.2 us, the least in a loop, flattening the record takes 1.2, "
+    "comparing its structure 0.2, checking the leaves 1.7, copying them 2.3.",
     "memory": "within a run of several chunks the parameters that a chunk begins with are neither published nor "
     "donated: a third set while a chunk is computed. With `steps_per_chunk` equal to `steps` there are two.",
     "startup: import": "some hundred small modules, in which each NamedTuple and dataclass is built when imported; "
