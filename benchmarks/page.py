@@ -25,7 +25,8 @@ Written by `make bench`; do not edit. One row a question: `python -m benchmarks 
 smaller one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the
 figures are medians, with the least and the greatest. A reference is the shortest good program that does the same.
 
-`ratio` is ours over the reference. What misses its goal says why below.
+`ratio` is ours over the reference. What misses its goal says why below. A row marked "quick" was measured small, to see
+that it works: there is little to be read from it.
 """
 
 
@@ -99,7 +100,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
     ]
     for row in rows:
         reference = f"{_spread(row, 'reference')}, {row['reference_name']}"
-        cells = (f"`{row['name']}`", _spread(row, "ours"), reference, row["unit"], _text(row["ratio"]), row["goal"])
+        name = f"`{row['name']}`" + (" (quick)" if row.get("is_quick") else "")
+        cells = (name, _spread(row, "ours"), reference, row["unit"], _text(row["ratio"]), row["goal"])
         lines.append(f"| {' | '.join(map(str, cells))} | {_verdict(row)} |")
     return lines
 
