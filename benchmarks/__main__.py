@@ -61,9 +61,11 @@ def main() -> int:
         for row in importlib.import_module(f"benchmarks.{names[0]}").measure(quick=arguments.quick):
             print_row(row)
         return 0
-    measured = {name: _in_a_process(name, quick=arguments.quick) for name in names}
-    if arguments.write:
-        print(write_page([row for rows in measured.values() for row in rows], describe_peers()), file=sys.stderr)
+    measured: dict[str, list[dict[str, object]]] = {}
+    for name in names:
+        measured[name] = _in_a_process(name, quick=arguments.quick)
+        if arguments.write:  # after each, so that an interrupted run keeps what it has
+            write_page(measured[name], describe_peers())
     return 0 if all(measured.values()) else 1
 
 

@@ -1,7 +1,7 @@
 """What a record costs on its way from the agent to the device.
 
-`collect()` copies the record; the reference does what pamiq-core's does, which keeps a reference and copies nothing. Then
-draining to the device, against stacking the same new records; and images, against the copy that `memcpy` makes.
+`collect()` copies the record; the reference does what pamiq-core's does, which keeps a reference and copies nothing.
+Then draining to the device, against stacking the same new records; and images, against the copy that `memcpy` makes.
 """
 
 from __future__ import annotations

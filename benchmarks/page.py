@@ -21,11 +21,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 _HEADLINES = {"name", "ours", "reference", "reference_name", "ratio", "unit", "goal", "runs", "device"}
 _INTRODUCTION = """# Speed, measured
 
-Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a smaller
-one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the figures are medians, with
-the least and the greatest. A reference is the shortest good program that does the same.
+Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a
+smaller one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the
+figures are medians, with the least and the greatest. A reference is the shortest good program that does the same.
 
-`ratio` is ours over the reference. What misses its goal says why below.
+`ratio` is ours over the reference. What misses its goal says why below. A row marked "quick" was measured small, to see
+that it works: there is little to be read from it.
 """
 
 
@@ -76,7 +77,7 @@ def _processor() -> str:
 def _text(value: Any) -> str:
     value = rounded(value)
     if value is None:
-        return "–"
+        return "none"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return str(value)
@@ -99,7 +100,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
     ]
     for row in rows:
         reference = f"{_spread(row, 'reference')}, {row['reference_name']}"
-        cells = (f"`{row['name']}`", _spread(row, "ours"), reference, row["unit"], _text(row["ratio"]), row["goal"])
+        name = f"`{row['name']}`" + (" (quick)" if row.get("is_quick") else "")
+        cells = (name, _spread(row, "ours"), reference, row["unit"], _text(row["ratio"]), row["goal"])
         lines.append(f"| {' | '.join(map(str, cells))} | {_verdict(row)} |")
     return lines
 

@@ -1,7 +1,7 @@
 """pamiq-core's own VAE sample, in samples/s inside `launch`. The reference is the same training in bare JAX.
 
-Its sizes are theirs: 64 features, three layers each way, 8 latent numbers; 1,024 samples, shuffled batches of 32, 3 epochs
-a run, after which the encoder is published.
+Its sizes are theirs: 64 features, three layers each way, 8 latent numbers; 1,024 samples, shuffled batches of 32,
+3 epochs a run, after which the encoder is published.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pamiq_jax.checkpoint import describe_soundness, describe_states
+from pamiq_jax.doctor import describe, look
 from pamiq_jax.errors import PamiqError
 
 DEMO_PACKAGES = ("gymnasium", "matplotlib", "rich")
@@ -64,6 +65,11 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if is_sound else 1
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    print(describe(look()))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pamiq-jax", description="Agents that learn while they act.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -95,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("directory", type=Path, help="that states were saved into")
     verify.set_defaults(run=_verify)
+    doctor = commands.add_parser(
+        "doctor",
+        help="show what JAX sees here, and what would make a system faster",
+        description="Prints devices, cores and their limits, flags and the compilation cache, and what to change. "
+        "It sets nothing.",
+    )
+    doctor.set_defaults(run=_doctor)
     return parser
 
 

@@ -36,7 +36,8 @@ ROOMS = {
 # Names whose docstrings have no example: values, and what is only ever handed out.
 EXAMPLES = {
     "SYSTEM_TRANSITIONS": ">>> pj.SYSTEM_TRANSITIONS[pj.SystemPhase.RUNNING, pj.SystemEvent.PAUSE].value\n'pausing'",
-    "TRAINER_TRANSITIONS": ">>> len(pj.TRAINER_TRANSITIONS)\n20",
+    "TRAINER_TRANSITIONS": ">>> pj.TRAINER_TRANSITIONS[pj.TrainerPhase.WAITING, pj.TrainerEvent.START].value\n"
+    "'setting_up'",
     "SystemEvent": ">>> pj.SystemEvent.PAUSE.value\n'pause'",
     "SystemPhase": ">>> pj.transition(pj.SystemPhase.PAUSED, pj.SystemEvent.RESUME)\n<SystemPhase.RESUMING: 'resuming'>",
     "TrainerEvent": ">>> pj.TrainerEvent.START.value\n'start'",
@@ -49,8 +50,9 @@ EXAMPLES = {
     "Model": ">>> import jax.numpy as jnp\n>>> pj.Model(jnp.zeros(3), jnp.vdot, dtype=jnp.bfloat16).infer\nTrue",
     "Queue": ">>> pj.Queue(capacity=1000, overflow='drop_newest').chunk\n256",
     "PythonAgent": """>>> class Still:
+...     extras = {}
 ...     def reset(self, seed): pass
-...     def act(self, snapshot, observation): return 0, {}
+...     def act(self, params, observation): return 0, {}
 >>> isinstance(Still(), pj.PythonAgent)
 True""",
     "Trainer": """>>> import optax

@@ -99,6 +99,7 @@ def test_the_page_says_what_was_measured_and_what_misses() -> None:
     text = page(rows, MACHINE, {"Goals": "goals.png"})
     assert "| `publish` | 1 (1 to 1) | 2 (2 to 2), bare | ms | 0.5 | <= 3 | yes |" in text
     assert "| 3 | <= 1 | **no** |" in text
+    assert "| `publish` (quick) | " in page([{**rows[0], "is_quick": True}], MACHINE, {})
     assert "- `ingest: collect`: 3, goal <= 1. Cause: four leaves are checked and copied" in text
     assert "- bytes_copied: `277`" in text
     assert "2026-01-02; a processor, 2 cores" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -120,15 +121,21 @@ def check_publishable(current: Mapping[str, Params], params: Mapping[str, Params
 
 
 def _placement_difference(current: Params, new: Params) -> str | None:
-    pairs = zip(trees.leaf_names(current), jax.tree.leaves(current), jax.tree.leaves(new), strict=True)
-    for name, old_leaf, new_leaf in pairs:
-        if not isinstance(old_leaf, jax.Array):
+    pairs = zip(jax.tree.leaves(current), jax.tree.leaves(new), strict=True)
+    for number, (old_leaf, new_leaf) in enumerate(pairs):
+        if old_leaf is new_leaf or not isinstance(old_leaf, jax.Array):
             continue
-        if not isinstance(new_leaf, jax.Array):
-            return f"leaf {name}: expected a jax.Array, got {type(new_leaf).__name__}"
-        weak, became_weak = (getattr(leaf, "weak_type", False) for leaf in (old_leaf, new_leaf))  # keys have none
-        if weak != became_weak:
-            return f"leaf {name}: weak type {weak} became {became_weak}"
-        if old_leaf.sharding != new_leaf.sharding:
-            return f"leaf {name}: expected on {old_leaf.sharding}, got {new_leaf.sharding}"
+        if (problem := _leaf_placement_difference(old_leaf, new_leaf)) is not None:
+            return f"leaf {trees.leaf_names(current)[number]}: {problem}"
+    return None
+
+
+def _leaf_placement_difference(old_leaf: jax.Array, new_leaf: Any) -> str | None:
+    if not isinstance(new_leaf, jax.Array):
+        return f"expected a jax.Array, got {type(new_leaf).__name__}"
+    weak, became_weak = (getattr(leaf, "weak_type", False) for leaf in (old_leaf, new_leaf))  # keys have none
+    if weak != became_weak:
+        return f"weak type {weak} became {became_weak}"
+    if old_leaf.sharding != new_leaf.sharding:
+        return f"expected on {old_leaf.sharding}, got {new_leaf.sharding}"
     return None

@@ -21,7 +21,7 @@ from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport, LearnerState, TrainerRun, TrainReport
-from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus, WaitResult
+from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Meanwhile, Status, TrainerStatus, WaitResult
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watchdog import Deadlines, Stuck
@@ -48,6 +48,7 @@ __all__ = [
     "Interaction",
     "LearnerState",
     "LockstepResult",
+    "Meanwhile",
     "MetricRow",
     "Model",
     "Moment",

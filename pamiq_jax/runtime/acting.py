@@ -204,6 +204,10 @@ def check_action(who: str, expected: PyTree, action: PyTree) -> None:
         raise RecordMismatchError(f"the {who}'s action differs from the environment's spec: {problem}")
 
 
+def _as_numpy(tree: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, tree)
+
+
 def _tick_words(tick: int) -> np.ndarray[Any, Any]:
     return np.array([tick >> 32, tick & 0xFFFFFFFF], np.uint32)  # 32 bits are 11 days of 4,000 ticks a second
 
@@ -225,13 +229,20 @@ def _compile_agent(
         raise StepStructureError(f"Agent.act returned a carry of another form than Agent.init's: {problem}")
     check_action("agent", action_spec, action)
     compiled = jax.jit(act).lower(*arguments).compile()
+    is_near = all(
+        device.platform == "cpu"
+        for sharding in jax.tree.leaves(compiled.output_shardings)
+        for device in sharding.device_set
+    ) and not any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves((action, extras)))
+    # `device_get` first starts all transfers, which takes longer than all the rest where there is nothing to transfer.
+    get = _as_numpy if is_near else jax.device_get
 
     def program(
         params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
     ) -> tuple[PyTree, PyTree, Mapping[str, Any]]:
         words = _tick_words(actor.tick)
         outputs = compiled(dict(params), actor.carry, actor.resets, observation, actor.rng_key, words)
-        action, extras = jax.device_get(outputs[1:])
+        action, extras = get(outputs[1:])
         return outputs[0], action, extras
 
     return program, extras

@@ -22,7 +22,7 @@ from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Compiled, Programs, Ready
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import ActorState, InferReport
-from pamiq_jax.runtime.status import InferenceStatus
+from pamiq_jax.runtime.status import InferenceStatus, Meanwhile
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watched import watched_act, watched_interaction, watched_tell
 from pamiq_jax.runtime.worlds import load_world, save_world
@@ -96,6 +96,7 @@ class InferenceWorker:
         refuse_compiles: raises, in strict mode, if a thread of that name has compiled.
         on_interaction: called after each tick, on this thread.
         on_version: told from which tick on the interaction acts with another version: `(interaction, tick, version)`.
+        get_meanwhile: returns what the rest of the system does, for the latencies to be told apart by.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class InferenceWorker:
         refuse_compiles: Callable[[str], None],
         on_interaction: Callable[[InferReport], Any] | None,
         on_version: Callable[[str, int, int], None] | None = None,
+        get_meanwhile: Callable[[], Meanwhile] = lambda: Meanwhile.IDLE,
     ) -> None:
         self.interaction: Interaction = system.interactions[name]
         self.thread = inference_thread(name)
@@ -122,7 +124,7 @@ class InferenceWorker:
         self._on_resumed = named_hook(f"on_resumed of interaction {name!r}", self.interaction.on_resumed)
         self._clock, self._control, self._compiles = clock, control, compiles
         self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
-        self._on_version = on_version
+        self._on_version, self._get_meanwhile = on_version, get_meanwhile
 
     def run(self, get_ready: Callable[[], Ready | None]) -> None:
         """Act until the system ends. The thread's target.
@@ -244,10 +246,17 @@ class InferenceWorker:
         self.status = self.status._replace(
             ticks=self.status.ticks + 1,
             version=report.version,
-            latency=self.status.latency.add(report.latency_seconds),
+            latency_while=self.status.acted(report.latency_seconds, self._meanwhile(report)),
             staleness=self.status.staleness.add(report.staleness_seconds),
             fallbacks=self.status.fallbacks + report.is_fallback,
         )
+
+    def _meanwhile(self, report: InferReport) -> Meanwhile:
+        """Return what else goes on: publishing is over too soon to be met, but leaves a newer version."""
+        meanwhile = self._get_meanwhile()
+        if meanwhile is Meanwhile.SAVING or self._ready is None:
+            return meanwhile
+        return meanwhile if self._ready.cells.store.latest.version == report.version else Meanwhile.PUBLISHING
 
     def _next_due(self, due: float, interval: float) -> float:
         """Return the next multiple of the interval that is not past; those that are count as missed."""

@@ -166,6 +166,11 @@ class Saver:
     # Called from the training thread.
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a save is under way."""
+        return self._save is not None
+
+    @property
     def is_frozen(self) -> bool:
         """Whether no record may be added to a buffer, and no priority be changed, for now."""
         return self._is_frozen

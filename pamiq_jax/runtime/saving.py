@@ -268,6 +268,11 @@ class Saving:
         return SaveStatus() if self.saver is None else self.saver.status
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a save is under way."""
+        return self.saver is not None and self.saver.is_writing
+
+    @property
     def is_frozen(self) -> bool:
         """Whether records must wait because the buffers are being saved."""
         return self.saver is not None and self.saver.is_frozen

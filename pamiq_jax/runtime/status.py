@@ -79,13 +79,27 @@ class BufferStatus(NamedTuple):
     sampled: int
 
 
+_NOTHING = LatencyHistogram.empty()
+
+
+class Meanwhile(StrEnum):
+    """What else a system does while an agent acts; what comes later here goes before what comes earlier."""
+
+    IDLE = "idle"
+    TRAINING = "training"
+    PUBLISHING = "publishing"
+    """A new version came during the tick."""
+    SAVING = "saving"
+
+
 class InferenceStatus(NamedTuple):
     """One interaction, or all together, as of now.
 
     Attributes:
         ticks: actions taken.
         version: of the snapshot used last.
-        latency: from observation to action.
+        latency_while: from observation to action, by what else went on at its end; what never went on is not
+            in it. `latency` is all of it together.
         staleness: age of the snapshot that was used.
         deadline_misses: ticks left out because the one before took longer than the interval.
         fallbacks: ticks in which the fallback acted, because the policy was late.
@@ -93,17 +107,44 @@ class InferenceStatus(NamedTuple):
 
     ticks: int = 0
     version: int = 0
-    latency: LatencyHistogram = LatencyHistogram.empty()
+    latency_while: Mapping[Meanwhile, LatencyHistogram] = MappingProxyType({})
     staleness: LatencyHistogram = LatencyHistogram.empty()
     deadline_misses: int = 0
     fallbacks: int = 0
+
+    @property
+    def latency(self) -> LatencyHistogram:
+        """From observation to action, whatever else went on."""
+        return functools.reduce(LatencyHistogram.merge, self.latency_while.values(), LatencyHistogram.empty())
+
+    def acted(self, seconds: float, meanwhile: Meanwhile) -> Mapping[Meanwhile, LatencyHistogram]:
+        """Return `latency_while` with one more tick.
+
+        Args:
+            seconds: from its observation to its action.
+            meanwhile: what else went on.
+
+        Example:
+            >>> status = InferenceStatus()
+            >>> status = status._replace(latency_while=status.acted(0.002, Meanwhile.TRAINING))
+            >>> {meanwhile.value: histogram.total for meanwhile, histogram in status.latency_while.items()}
+            {'training': 1}
+        """
+        before = self.latency_while.get(meanwhile, _NOTHING)
+        return {**self.latency_while, meanwhile: before.add(seconds)}
 
     def merge(self, other: InferenceStatus) -> InferenceStatus:
         """Return both as one; the version is the newer one."""
         return InferenceStatus(
             self.ticks + other.ticks,
             max(self.version, other.version),
-            self.latency.merge(other.latency),
+            {
+                meanwhile: self.latency_while.get(meanwhile, _NOTHING).merge(
+                    other.latency_while.get(meanwhile, _NOTHING)
+                )
+                for meanwhile in Meanwhile
+                if meanwhile in self.latency_while or meanwhile in other.latency_while
+            },
             self.staleness.merge(other.staleness),
             self.deadline_misses + other.deadline_misses,
             self.fallbacks + other.fallbacks,

@@ -26,12 +26,14 @@ from pamiq_jax.runtime.rollback import log_failure, with_changed_good
 from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import Cells, InferReport, LearnerState, TrainerRun, TrainReport
+from pamiq_jax.runtime.status import Meanwhile
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watched import watched_trainers
 from pamiq_jax.types import Metrics
 
 TRAINING = "pamiq-training"
+_BUSY = frozenset((TrainerPhase.SETTING_UP, TrainerPhase.TRAINING, TrainerPhase.PUBLISHING, TrainerPhase.TEARING_DOWN))
 
 
 class Workers:
@@ -85,6 +87,7 @@ class Workers:
                 refuse_compiles=self._refuse_compiles,
                 on_interaction=on_interaction,
                 on_version=None if recorder is None else recorder.acted,
+                get_meanwhile=self._meanwhile,
             )
             for name in system.interactions
         }
@@ -94,6 +97,12 @@ class Workers:
         self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
         self._seed, self._strict = seed, strict
+
+    def _meanwhile(self) -> Meanwhile:
+        """Return what training and saving are at. Called from any thread."""
+        if self.saving.is_writing:
+            return Meanwhile.SAVING
+        return Meanwhile.IDLE if _BUSY.isdisjoint(self.phases.values()) else Meanwhile.TRAINING
 
     def inference_targets(self) -> dict[str, Callable[[], None]]:
         """Return what the inference threads do, by the names of the threads."""

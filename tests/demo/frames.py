@@ -11,7 +11,7 @@ from pamiq_jax.demo.recorder import Observed, Point
 from pamiq_jax.envs import EpisodeStatistics
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
-from pamiq_jax.runtime import BufferStatus, InferenceStatus, Status, TrainerStatus
+from pamiq_jax.runtime import BufferStatus, InferenceStatus, Meanwhile, Status, TrainerStatus
 
 NOT_STARTED = Frame(
     seed=0,
@@ -30,7 +30,7 @@ def running(phase: TrainerPhase = TrainerPhase.WAITING, reason: str = "12 of 64 
     latency, staleness = LatencyHistogram.empty().add(0.0005), LatencyHistogram.empty().add(0.04)
     status = Status(
         phase=SystemPhase.RUNNING,
-        interactions={"agent": InferenceStatus(1000, 42, latency, staleness)},
+        interactions={"agent": InferenceStatus(1000, 42, {Meanwhile.TRAINING: latency}, staleness)},
         compiles_after_ready=0,
         wakeups={},
         metrics_dropped=0,
