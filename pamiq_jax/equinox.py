@@ -32,6 +32,11 @@ class ModuleParts(NamedTuple):
             a tuple of arrays, such as batch statistics); a model's `params` in a system.
         static: the module without its arrays.
         state: the form of its state.
+
+    Example:
+        >>> parts = split_module(eqx.nn.Linear(2, 1, key=jax.random.key(0)))
+        >>> parts.params["module"].weight.shape, parts.params["state"]
+        ((1, 2), ())
     """
 
     params: Any

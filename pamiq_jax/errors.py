@@ -344,6 +344,12 @@ class ContractError(PamiqError, AssertionError):
         function: which of its functions.
         promise: what should hold.
         detail: what was found instead, with the leaf where there is one.
+
+    Example:
+        >>> raise ContractError("step", "the state keeps its form", "leaf ['w']: expected float32[2], got float32[3]")
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.ContractError: step: it does not hold that the state keeps its form: leaf ['w']: ...
     """
 
     def __init__(self, function: str, promise: str, detail: str) -> None:

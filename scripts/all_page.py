@@ -1,4 +1,4 @@
-"""Write `docs/all.md`: every public name of pamiq_jax with one line and one example. Run: python scripts/all_page.py."""
+"""Write `docs/all.md`, every public name with one line and one example. Run: `python scripts/all_page.py`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pamiq_jax import envs, testing
 PAGE = Path(__file__).parents[1] / "docs" / "all.md"
 HEAD = """# All of pamiq_jax
 
-Every public name, with one line and one example; each example is run by the tests. The arguments are on the [API page](api.md).
-Written by `python scripts/all_page.py` from the docstrings.
+Every public name, with one line and one example; each example is run by the tests. The [API page](api.md) has the
+arguments. Written by `python scripts/all_page.py` from the docstrings.
 """
 ROOMS = {
     "lifecycle": "What can happen to a trainer and to a system",
@@ -39,7 +39,7 @@ EXAMPLES = {
     "TRAINER_TRANSITIONS": ">>> pj.TRAINER_TRANSITIONS[pj.TrainerPhase.WAITING, pj.TrainerEvent.START].value\n"
     "'setting_up'",
     "SystemEvent": ">>> pj.SystemEvent.PAUSE.value\n'pause'",
-    "SystemPhase": ">>> pj.transition(pj.SystemPhase.PAUSED, pj.SystemEvent.RESUME)\n<SystemPhase.RESUMING: 'resuming'>",
+    "SystemPhase": ">>> pj.SystemPhase('paused')\n<SystemPhase.PAUSED: 'paused'>",
     "TrainerEvent": ">>> pj.TrainerEvent.START.value\n'start'",
     "TrainerPhase": ">>> pj.transition(pj.TrainerPhase.WAITING, pj.TrainerEvent.START)\n"
     "<TrainerPhase.SETTING_UP: 'setting_up'>",

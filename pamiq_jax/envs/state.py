@@ -21,6 +21,12 @@ class EnvironmentState(NamedTuple):
     Attributes:
         save: `(environment) -> state`: dicts, lists and tuples of arrays, numbers, str and None.
         load: `(environment, state)`, on an environment that has been reset.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> by_attribute = EnvironmentState(lambda env: env.seconds, lambda env, state: setattr(env, "seconds", state))
+        >>> by_attribute.save(SimpleNamespace(seconds=3))
+        3
     """
 
     save: Callable[[Any], PyTree]

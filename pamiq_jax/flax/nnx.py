@@ -29,6 +29,11 @@ class ModuleParts(NamedTuple):
         params: what inference needs, an `nnx.State` of parameters and statistics; a model's `params` in a system.
         rngs: its streams of random numbers, which each step of a trainer renews.
         rest: all else.
+
+    Example:
+        >>> parts = split_module(nnx.Linear(2, 1, rngs=nnx.Rngs(0)))
+        >>> sorted(parts.params)
+        ['bias', 'kernel']
     """
 
     train: Any
