@@ -83,12 +83,15 @@ class Collector[X]:
         self._seen = self._dropped = self._pending = 0
         self._has_gap = True  # in front of the next record
         self._alarm: tuple[int, Callable[[], None]] | None = None
+        self._held: set[str] = set()
+        self._aside: deque[list[Any]] = deque(maxlen=capacity)
 
-    def collect(self, record: X, version: int) -> bool:
+    def collect(self, record: X, version: int, source: str = "") -> bool:
         """Copy the record in and return whether it was kept. Never waits for the training thread's work.
 
         Called from: inference thread. Where JAX would, float64 is taken for float32 and the like, and a Python
-        scalar for a leaf of its kind. The version is that of the snapshot that acted.
+        scalar for a leaf of its kind. The version is that of the snapshot that acted. `source` says who brings the
+        record, where several do, for `hold`; a record that is held counts as kept.
 
         Raises:
             RecordMismatchError: another structure, shape or dtype; nothing was inserted or counted.
@@ -99,11 +102,34 @@ class Collector[X]:
         row = [read(leaf) for read, leaf in zip(self._readers, leaves, strict=True)]
         row.append(version)
         with self._lock:
+            if source in self._held:
+                self._aside.append([np.array(leaf) for leaf in row])
+                return True
             is_kept = self._insert(row)
             ring = self._take_due_alarm()
         if ring is not None:
             ring()
         return is_kept
+
+    def hold(self, source: str) -> None:
+        """Lay aside what a source brings from here on, until `release`: copies, at most `capacity` of all sources.
+
+        So what waits here can be saved as of a moment that sources reach one after the other. Called from: the source's
+        thread.
+        """
+        with self._lock:
+            self._held.add(source)
+
+    def release(self) -> None:
+        """Take in what was laid aside, in the order it came. Called from any thread."""
+        with self._lock:
+            rows, self._aside = self._aside, deque(maxlen=self.capacity)
+            self._held.clear()
+            for row in rows:
+                self._insert(row)
+            ring = self._take_due_alarm()
+        if ring is not None:
+            ring()
 
     def mark_gap(self) -> None:
         """Have the next record marked as `is_first`. Called from: inference thread, when it goes on after a pause."""

@@ -49,7 +49,7 @@ def infer_tick(
     if extras is not None:
         record: dict[str, Any] = {"observation": observation, "action": action, **feedback, **extras}
         for name, select in acting.collects.items():
-            cells.collectors[name].collect(select(record), snapshot.version)
+            cells.collectors[name].collect(select(record), snapshot.version, interaction)
     report = InferReport(
         snapshot.version,
         acted - started,

@@ -94,7 +94,16 @@ class _Save:
         """
         late = set(self.late)
         done = {name: feed.collector for name, feed in self.feeds.items() if not late & {*feed.feeders}}
-        self.waiting |= collected({name: collector for name, collector in done.items() if name not in self.waiting})
+        new = {name: collector for name, collector in done.items() if name not in self.waiting}
+        self.waiting |= collected(new)
+        for collector in new.values():
+            collector.release()
+
+    def hold_for_the_late(self, interaction: str) -> None:
+        """Hold what an interaction brings from here on for buffers whose other feeders have not handed in yet."""
+        for name, feed in self.feeds.items():
+            if interaction in feed.feeders and name not in self.waiting:
+                feed.collector.hold(interaction)
 
 
 class Saver:
@@ -271,6 +280,7 @@ class Saver:
                 return  # it has been waited for too long
             save.actors[interaction], save.problem = part, save.problem or problem
             save.take_waiting()
+            save.hold_for_the_late(interaction)
             self._changed.notify_all()
 
     # The saver's own thread.

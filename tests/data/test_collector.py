@@ -239,3 +239,36 @@ def test_arguments_outside_their_range_are_refused(arguments: Any, message: str)
 def test_typed_keys_cannot_be_recorded() -> None:
     with pytest.raises(RecordMismatchError, match=r"leaf \['key'\] is a typed PRNG key"):
         Collector({"key": jax.random.key(0)}, capacity=1)
+
+
+def test_what_a_held_source_brings_comes_in_on_release() -> None:
+    collector = Collector({"x": 0.0}, capacity=4, chunk=4)
+    reused = np.zeros((), np.float32)
+    collector.collect({"x": reused}, 0, "left")
+    collector.hold("left")
+    for value in (1.0, 2.0):
+        reused[...] = value
+        assert collector.collect({"x": reused}, 0, "left")
+    collector.collect({"x": 9.0}, 0, "right")
+    assert collector.counts == (2, 0, 2)
+    collector.release()
+    assert collector.counts == (4, 0, 4)
+    collector.collect({"x": 3.0}, 0, "left")  # not held any more, and one too many
+    assert collector.counts == (5, 1, 4)
+    chunk = collector.drain()
+    rest = collector.drain()
+    assert chunk is not None
+    assert rest is not None
+    assert [*chunk.records.data["x"][: chunk.count], *rest.records.data["x"][: rest.count]] == [9.0, 1.0, 2.0, 3.0]
+
+
+def test_what_is_laid_aside_is_bounded_and_rings_when_it_comes_in() -> None:
+    collector, rung = Collector(0.0, capacity=3, chunk=4), []
+    collector.hold("left")
+    collector.alarm(2, lambda: rung.append(True))
+    for value in range(5):
+        collector.collect(float(value), 0, "left")
+    assert rung == []
+    collector.release()
+    assert rung == [True]
+    assert collector.counts.pending == 3

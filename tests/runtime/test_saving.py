@@ -130,8 +130,10 @@ def test_what_waits_for_a_buffer_is_of_the_moment_that_its_interaction_goes_on_f
         added = leaves[f"['buffers'][{name!r}]['state'].records.data['observation']"][:inserted]
         waiting = value["waiting"][name]["records"][".records.data['observation']"]
         np.testing.assert_array_equal(np.concatenate([added, waiting])[:, 0], np.arange(ticks[name]))
-    # What has come since the first of the two has handed in: the page on checkpoints says so.
-    assert value["waiting"]["both"]["counts"][0] > sum(ticks.values())
+    # Of the buffer that both feed too: what has come since the first of them handed in belongs to the next state.
+    both = value["waiting"]["both"]["counts"][0]
+    assert both == sum(ticks.values())
+    assert len(fast.shown) >= ticks["left"] + 20
 
 
 def test_who_does_not_answer_is_saved_as_last_known(
