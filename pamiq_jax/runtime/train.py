@@ -58,7 +58,8 @@ def train_tick(
     """
     if not is_frozen:
         before, learner = learner.broken, drain(programs, learner, cells, clock)
-        if (error := _untold(programs, before, learner.broken)) is not None:
+        has_broken = learner.broken is not before
+        if has_broken and (error := _untold(programs, before, learner.broken)) is not None:
             return learner, TrainReport(wake=Wake(milliseconds=0), error=error)
     learner, name, wake, error = choose(programs, learner, cells, clock)
     if name is None:

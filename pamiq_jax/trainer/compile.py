@@ -172,29 +172,32 @@ def _compile_chunk[S](
 ) -> ChunkFn[S]:
     treedef = jax.tree.structure(state)
     passing = _passing(chunk, plan, state, buffer_state, rng_key)
+    places = range(len(plan.rows))
+    kept_places = [place for place in places if not plan.rows[place].donated]
+    donated_places = [place for place in places if plan.rows[place].donated]
+    returned = [place for place in kept_places if not passing[place]]
 
-    def split(state: S) -> tuple[list[Any], list[Any]]:
-        pairs = list(zip(plan.rows, jax.tree.leaves(state), strict=True))
-        kept = [None if row.donated else leaf for row, leaf in pairs]
-        return kept, [leaf if row.donated else None for row, leaf in pairs]
-
-    def merge(kept: list[Any], donated: list[Any]) -> S:
-        leaves = [old if new is None else new for old, new in zip(kept, donated, strict=True)]
-        return cast(S, jax.tree.unflatten(treedef, leaves))
+    def split(state: S) -> tuple[list[Any], list[Any], list[Any]]:
+        leaves = jax.tree.leaves(state)
+        return leaves, [leaves[place] for place in kept_places], [leaves[place] for place in donated_places]
 
     def split_chunk(kept: Any, donated: Any, buffer_state: PyTree, position: jax.Array, rng_key: jax.Array) -> Any:
-        state, metrics = chunk(merge(kept, donated), buffer_state, position, rng_key)
-        kept, donated = split(state)
-        return [None if passes else leaf for passes, leaf in zip(passing, kept, strict=True)], donated, metrics
+        by_place = dict(zip([*kept_places, *donated_places], [*kept, *donated], strict=True))
+        state, metrics = chunk(treedef.unflatten(by_place[place] for place in places), buffer_state, position, rng_key)
+        leaves, _, donated = split(state)
+        return [leaves[place] for place in returned], donated, metrics
 
-    arguments = (*split(state), buffer_state, np.int32(0), rng_key)
-    program = jax.jit(split_chunk, donate_argnums=1).lower(*arguments).compile()
+    program = jax.jit(split_chunk, donate_argnums=1)
+    program = program.lower(*split(state)[1:], buffer_state, np.int32(0), rng_key).compile()
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
-        before, donated = split(state)
-        kept, donated, metrics = program(before, donated, buffer_state, np.int32(position), rng_key)
-        kept = [old if passes else new for passes, old, new in zip(passing, before, kept, strict=True)]
-        return merge(kept, donated), metrics
+        leaves, kept, donated = split(state)
+        kept, donated, metrics = program(kept, donated, buffer_state, np.int32(position), rng_key)
+        for place, leaf in zip(returned, kept, strict=True):
+            leaves[place] = leaf
+        for place, leaf in zip(donated_places, donated, strict=True):
+            leaves[place] = leaf
+        return cast(S, treedef.unflatten(leaves)), metrics
 
     return run
 
