@@ -29,19 +29,40 @@ def permuted_index(rng_key: jax.Array, index: ArrayLike, size: ArrayLike) -> jax
         >>> sorted(int(permuted_index(jax.random.key(0), index, 5)) for index in range(5))
         [0, 1, 2, 3, 4]
     """
+    return walk(round_keys(rng_key), index, size)
+
+
+def round_keys(rng_key: jax.Array) -> jax.Array:
+    """Return what a key's permutation is made of, uint32 `[rounds]`: worth having once for many indices.
+
+    Example:
+        >>> key = jax.random.key(0)
+        >>> bool(walk(round_keys(key), 3, 5) == permuted_index(key, 3, 5))
+        True
+    """
+    return jax.random.bits(rng_key, (_ROUNDS,), jnp.uint32)
+
+
+def walk(keys: jax.Array, index: ArrayLike, size: ArrayLike) -> jax.Array:
+    """Return `permuted_index` for round keys.
+
+    Args:
+        keys: as of `round_keys`.
+        index: integer `[]`.
+        size: integer `[]`.
+    """
     # From outside the range a walk may never come back to it, so neither bound is left to the caller.
     size = jnp.maximum(jnp.asarray(size).astype(jnp.uint32), 1)
     inside = jnp.minimum(jnp.asarray(index).astype(jnp.uint32), size - 1)
     half_bits = jnp.maximum((33 - jax.lax.clz(size - 1)) >> 1, 1)  # the least k > 0 with 4**k >= size
-    round_keys = jax.random.bits(rng_key, (_ROUNDS,), jnp.uint32)
-    shuffle = jax.tree_util.Partial(_feistel, half_bits, round_keys)
+    shuffle = jax.tree_util.Partial(_feistel, half_bits, keys)
     return jax.lax.while_loop(lambda value: value >= size, shuffle, shuffle(inside)).astype(jnp.int32)
 
 
-def _feistel(half_bits: jax.Array, round_keys: jax.Array, value: jax.Array) -> jax.Array:
+def _feistel(half_bits: jax.Array, keys: jax.Array, value: jax.Array) -> jax.Array:
     mask = (jnp.uint32(1) << half_bits) - 1
     left, right = (value >> half_bits) & mask, value & mask
-    for round_key in round_keys:
+    for round_key in keys:
         left, right = right, left ^ (_mix(right ^ round_key) & mask)
     return (left << half_bits) | right
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pamiq_jax.data.buffer import Buffer, Placement
-from pamiq_jax.data.permutation import permuted_index
+from pamiq_jax.data.permutation import round_keys, walk
 from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
@@ -107,8 +107,17 @@ def _ages(sampling: Sampling, size: jax.Array, batch_size: int, position: jax.Ar
     epochs, indices = _epochs_and_indices(size, batch_size, position)
     if sampling == "in_order":
         return indices.astype(jnp.int32)
-    epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, epochs)  # a batch may straddle epochs
-    return jax.vmap(permuted_index, in_axes=(0, 0, None))(epoch_keys, indices, size)
+
+    def keys_of(epochs: jax.Array) -> jax.Array:
+        return jax.vmap(lambda epoch: round_keys(jax.random.fold_in(rng_key, epoch)))(epochs)
+
+    def of_two_epochs() -> jax.Array:
+        keys = keys_of(epochs[0] + jnp.arange(2, dtype=epochs.dtype))
+        return keys[(epochs != epochs[0]).astype(jnp.int32)]
+
+    # A batch straddles two epochs at the most, unless it is larger than what is stored; keys cost more than the walk.
+    keys = jax.lax.cond(size >= batch_size, of_two_epochs, lambda: keys_of(epochs))
+    return jax.vmap(walk, in_axes=(0, 0, None))(keys, indices, size)
 
 
 def _epochs_and_indices(size: jax.Array, batch_size: int, position: jax.Array) -> tuple[jax.Array, jax.Array]:
