@@ -13,6 +13,7 @@ NAMES = (
     "guard",
     "prefetch",
     "publish",
+    "pure_jax",
     "record_overhead",
     "train_throughput",
 )

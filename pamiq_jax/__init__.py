@@ -57,6 +57,7 @@ from pamiq_jax.runtime import (
     Queue,
     ReplayResult,
     Run,
+    ScannedResult,
     Schedule,
     Status,
     Stuck,
@@ -73,6 +74,7 @@ from pamiq_jax.runtime import (
     launch,
     replay,
     run_lockstep,
+    run_scanned,
     train_tick,
 )
 from pamiq_jax.trainer import (
@@ -121,6 +123,7 @@ __all__ = [
     "Recording",
     "ReplayResult",
     "Run",
+    "ScannedResult",
     "Schedule",
     "Snapshot",
     "SnapshotStore",
@@ -171,6 +174,7 @@ __all__ = [
     "ring_buffer",
     "rollout_buffer",
     "run_lockstep",
+    "run_scanned",
     "samples_per_insert",
     "sequence_buffer",
     "set_hyperparameters",

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pamiq_jax.envs.episodes import EpisodeStatistics
+from pamiq_jax.envs.jax_environment import JaxEnvironment, JaxWorld
 from pamiq_jax.envs.modular import Actuator, ModularEnvironment, Sensor, map_actuator, map_sensor
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ __all__ = [
     "EpisodeStatistics",
     "GymnasiumEnvironment",
     "GymnasiumVectorEnvironment",
+    "JaxEnvironment",
+    "JaxWorld",
     "ModularEnvironment",
     "Sensor",
     "map_actuator",

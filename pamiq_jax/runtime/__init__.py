@@ -4,7 +4,7 @@ from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.describe import describe_system
-from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
+from pamiq_jax.runtime.environment import Environment, EnvironmentSpec, PureEnvironment, WorldFunctions
 from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.faults import FaultPolicy, Repair, RepairFn, fail_fast, keep_acting
 from pamiq_jax.runtime.handle import TrainerHandle
@@ -17,6 +17,7 @@ from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
 from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run, WaitResult
+from pamiq_jax.runtime.scanned import ScannedResult, run_scanned
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Status, TrainerStatus
@@ -49,6 +50,7 @@ __all__ = [
     "Model",
     "OnTransition",
     "Programs",
+    "PureEnvironment",
     "PythonAgent",
     "Queue",
     "RealClock",
@@ -57,6 +59,7 @@ __all__ = [
     "RepairFn",
     "ReplayResult",
     "Run",
+    "ScannedResult",
     "Schedule",
     "Stateful",
     "Status",
@@ -70,6 +73,7 @@ __all__ = [
     "Transition",
     "VirtualClock",
     "WaitResult",
+    "WorldFunctions",
     "compile_system",
     "describe_system",
     "fail_fast",
@@ -78,5 +82,6 @@ __all__ = [
     "launch",
     "replay",
     "run_lockstep",
+    "run_scanned",
     "train_tick",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.checkpoint import Retention, StateStore, latest_n
 from pamiq_jax.conditions import Condition, Progress
 from pamiq_jax.errors import InvalidValueError, WorkerError
@@ -29,7 +30,8 @@ from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.worlds import save_world
 from pamiq_jax.types import Metrics
 
-_FREE_INTERVAL_SECONDS = 0.001
+FREE_INTERVAL_SECONDS = 0.001
+"""From one tick to the next of an interaction without an interval."""
 
 
 class LockstepResult(NamedTuple):
@@ -60,6 +62,7 @@ def run_lockstep(
     interactions: int,
     *,
     seed: int = 0,
+    train_every: int = 1,
     train_ticks: int = 1,
     check_donation: bool = False,
     faults: FaultPolicy = FAIL_FAST,
@@ -81,7 +84,8 @@ def run_lockstep(
         system: one with an interaction. Its environment is reset with `seed` first.
         interactions: inference ticks, of all interactions together.
         seed: of all randomness.
-        train_ticks: training ticks, that is chunks at the most, after each interaction.
+        train_every: interactions between training ticks; `interactions` is a multiple of it.
+        train_ticks: training ticks, that is chunks at the most, after each `train_every` interactions.
         check_donation: have each chunk prove that it deletes no published array.
         faults: what becomes of a trainer that fails, as in `launch`.
         on_interaction: called after each inference tick with its report.
@@ -124,6 +128,7 @@ def run_lockstep(
         raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
     if interactions < 0 or train_ticks < 0:
         raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
+    rounds = rounds_of("run_lockstep", interactions, train_every)
     place = None if directory is None else Path(directory)
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
@@ -132,10 +137,11 @@ def run_lockstep(
     compiled = compile_system(system, seed=seed, check_donation=check_donation, faults=faults)
     run = _Lockstep(compiled, origin, seed)
     saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
-    for _ in range(interactions):
-        inferred = run.infer()
-        if on_interaction is not None:
-            on_interaction(inferred)
+    for _ in range(rounds):
+        for _ in range(train_every):
+            inferred = run.infer()
+            if on_interaction is not None:
+                on_interaction(inferred)
         for _ in range(train_ticks):
             run.train()
         if saves is not None:
@@ -144,6 +150,28 @@ def run_lockstep(
         saves.save()
     buffers = buffer_statuses(system, run.cells, run.learner)
     return LockstepResult(run.learner, run.actors, run.cells.store.latest, tuple(run.history), buffers)
+
+
+def rounds_of(where: str, interactions: int, train_every: int) -> int:
+    """Return how many rounds of `train_every` interactions there are.
+
+    Args:
+        where: whose arguments they are.
+        interactions: in all.
+        train_every: in a round.
+
+    Raises:
+        InvalidValueError: the last round would not be whole.
+
+    Example:
+        >>> rounds_of("run_lockstep", 100, 4)
+        25
+    """
+    checked_integer(f"{where}(train_every)", train_every, least=1)
+    if interactions % train_every:
+        expected, whole = f"a multiple of train_every={train_every}", -(-interactions // train_every) * train_every
+        raise InvalidValueError(f"{where}(interactions)", interactions, expected, f"for example {whole}")
+    return interactions // train_every
 
 
 class _Lockstep:
@@ -166,7 +194,7 @@ class _Lockstep:
         name = min(self.due, key=lambda name: self.due[name])
         self.clock.advance(self.due[name] - self.clock.now())
         interval = self.programs.system.interactions[name].interval_seconds
-        self.due[name] += interval or _FREE_INTERVAL_SECONDS
+        self.due[name] += interval or FREE_INTERVAL_SECONDS
         self.actors[name], report = infer_tick(self.programs, self.actors[name], self.cells, self.clock, name)
         return report
 
