@@ -175,8 +175,8 @@ class _Single(NamedTuple):
 
     def affect(self, rng_key: jax.Array, state: PyTree, action: PyTree) -> tuple[PyTree, PyTree, dict[str, Any]]:
         """Return observation, state and feedback."""
-        if self.autoreset:
-            rng_key, reset_key = jax.random.split(rng_key)
+        # Two keys also where one is not used: a split costs nothing then.
+        rng_key, reset_key = jax.random.split(rng_key)
         output: Any = self.step(rng_key, state, action, self.params)
         if not (isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 5):
             got = type(output).__name__ + (f" of {len(output)}" if isinstance(output, tuple) else "")

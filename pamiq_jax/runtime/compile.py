@@ -253,7 +253,7 @@ def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
     except Exception as error:
         error.add_note(f"while buffer {name!r} was made: its `init` was given a record of zeros, {record_spec(record)}")
         raise
-    return BufferRun(jax.device_put(own(state), _device(buffer)))
+    return BufferRun(jax.device_put(own(state), _device(buffer)), inserted=buffer.filled)
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:

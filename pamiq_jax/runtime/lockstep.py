@@ -81,8 +81,9 @@ def run_lockstep(
     millisecond.
 
     Args:
-        system: one with an interaction. Its environment is reset with `seed` first.
-        interactions: inference ticks, of all interactions together.
+        system: its environments are reset with `seed` first.
+        interactions: inference ticks, of all interactions together. In a system without one nobody acts, and each
+            moves the clock by a millisecond.
         seed: of all randomness.
         train_every: interactions between training ticks; `interactions` is a multiple of it.
         train_ticks: training ticks, that is chunks at the most, after each `train_every` interactions.
@@ -98,7 +99,7 @@ def run_lockstep(
         rename: as in `launch`.
 
     Raises:
-        InvalidValueError: the system has no interaction, or a number is out of range.
+        InvalidValueError: a number is out of range.
         WorkerError: a trainer failed, under `fail_fast`; its `__cause__` says why.
         DirectoryHasStatesError, StateMismatchError, CorruptStateError: as in `launch`.
 
@@ -124,8 +125,6 @@ def run_lockstep(
         >>> first.snapshot.version, bool(first.snapshot.params["mean"] == second.snapshot.params["mean"])
         (10, True)
     """
-    if not system.interactions:
-        raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
     if interactions < 0 or train_ticks < 0:
         raise InvalidValueError("run_lockstep(interactions, train_ticks)", (interactions, train_ticks), "at least 0")
     rounds = rounds_of("run_lockstep", interactions, train_every)
@@ -140,7 +139,7 @@ def run_lockstep(
     for _ in range(rounds):
         for _ in range(train_every):
             inferred = run.infer()
-            if on_interaction is not None:
+            if on_interaction is not None and inferred is not None:
                 on_interaction(inferred)
         for _ in range(train_ticks):
             run.train()
@@ -190,7 +189,10 @@ class _Lockstep:
         self.history: list[tuple[str, Metrics]] = []
         self.metrics: dict[str, Metrics] = {}
 
-    def infer(self) -> InferReport:
+    def infer(self) -> InferReport | None:
+        if not self.due:
+            self.clock.advance(FREE_INTERVAL_SECONDS)
+            return None
         name = min(self.due, key=lambda name: self.due[name])
         self.clock.advance(self.due[name] - self.clock.now())
         interval = self.programs.system.interactions[name].interval_seconds

@@ -221,6 +221,8 @@ class TrainTick(NamedTuple):
         run = self.scanned.learner.trainers[name] if run is None else run
         states = {key: self.scanned.buffers[source.buffer].state for key, source in schedule.sources.items()}
         chunk = scan_chunk(schedule.trainer, sample_function(self.programs.system, schedule), schedule.chunk)
+        if self.programs.system.goes_on(name):
+            return chunk(run.state, states, run.steps, run.data_key)
         return chunk(run.state, states, run.chunk * schedule.chunk, run.run_key)
 
     def _advance(self, name: str, nothing: Trained, number: int) -> Trained:
