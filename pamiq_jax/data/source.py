@@ -26,8 +26,8 @@ def array_source(
     ended, and a resumed one with the batch that would have come next: the place is the trainer's number of steps,
     nothing else is stored for it. With "uniform" each run has a key of its own, as in a `ring_buffer`.
 
-    With a larger `capacity` it is a ring that an interaction can add to: begin with old data, go on live. The place then
-    refers to what is there at that moment.
+    With a larger `capacity` it is a ring that an interaction can add to: begin with old data, go on live. The place
+    then refers to what is there at that moment.
 
     The arrays are copied when a system is compiled. A saved state contains them; blocks that have not changed are
     stored once for all states of a directory.
