@@ -217,13 +217,16 @@ class ScannedRun:
         # What a live run left on its way comes first.
         self._learner = drain(compiled.programs, compiled.learner, begun.ready.cells, clock)
 
-    def compile(self, rounds: int, train_every: int, train_ticks: int) -> Callable[[], Outcome]:
-        """Return what runs the compiled program from the beginning, each time it is called.
+    def compile(
+        self, rounds: int, train_every: int, train_ticks: int, *, repeats: bool = False
+    ) -> Callable[[], Outcome]:
+        """Return what runs the compiled program from the beginning.
 
         Args:
             rounds: how many.
             train_every: inference ticks in a round.
             train_ticks: training ticks in a round.
+            repeats: whether it is called more than once: the buffers, which are donated, are copied then.
         """
         self._times = self._add_up(rounds * train_every)[train_every - 1 :: train_every]
         first = first_scanned(self._ready, self._learner, self._actor, self._name, self._environment.world)
@@ -234,7 +237,7 @@ class ScannedRun:
         program = jax.jit(scan, donate_argnames="buffers").lower(*arguments, buffers=first.buffers).compile()
 
         def run() -> Outcome:
-            buffers = jax.block_until_ready(own(first.buffers))
+            buffers = jax.block_until_ready(own(first.buffers) if repeats else first.buffers)
             started = time.perf_counter()
             last, chosen, metrics = jax.block_until_ready(program(*arguments, buffers=buffers))
             return Outcome(last, chosen, metrics, time.perf_counter() - started)
