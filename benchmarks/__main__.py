@@ -24,6 +24,7 @@ NAMES = (
     "pause",
     "prefetch",
     "publish",
+    "pure_jax",
     "recompiles",
     "record_overhead",
     "sample",

@@ -25,6 +25,7 @@ BEYOND_THE_CORE = {
         "reservoir.py",
         "rollout.py",
         "sequence.py",
+        "source.py",
         "sum_tree.py",
     },
     "lifecycle": {"picture.py"},

@@ -11,6 +11,7 @@ from pamiq_jax.data.reservoir import ReservoirState, reservoir_buffer
 from pamiq_jax.data.ring import RingState, Sampling, ring_buffer
 from pamiq_jax.data.rollout import rollout_buffer
 from pamiq_jax.data.sequence import BorderFn, SequenceState, sequence_buffer
+from pamiq_jax.data.source import array_source
 
 __all__ = [
     "BorderFn",
@@ -29,6 +30,7 @@ __all__ = [
     "RingState",
     "Sampling",
     "SequenceState",
+    "array_source",
     "buffer_bytes",
     "describe_buffer",
     "mix_samples",

@@ -132,6 +132,9 @@ class Buffer[S, X, R](NamedTuple):
         fresh: the records that must be new since a trainer's last run, for a buffer that is learned from once.
         is_ordered: its records must come from one stream, in order, since what lies side by side in it is taken
             for consecutive: windows, rollouts.
+        filled: how many records `init` puts into it, for a source of data that is there already.
+        goes_on: batches are numbered over all of a trainer's runs, under one key, so that the second run goes on in
+            the epoch where the first one ended; else each run begins anew.
         kind: what made it, for its text.
 
     Example:
@@ -167,6 +170,8 @@ class Buffer[S, X, R](NamedTuple):
     update: Callable[[S, jax.Array, jax.Array], S] | None = None
     is_ordered: bool = False
     fresh: int = 0
+    filled: int = 0
+    goes_on: bool = False
     kind: str = "Buffer"
 
     @override

@@ -95,6 +95,8 @@ def mixed_buffer[X, R](buffers: Sequence[Buffer[Any, X, R]], weights: Sequence[f
         example=next((buffer.example for buffer in buffers if buffer.example is not None), None),
         can_sample=can_sample if checks else None,
         is_ordered=any(buffer.is_ordered for buffer in buffers),
+        filled=min(buffer.filled for buffer in buffers),
+        goes_on=all(buffer.goes_on for buffer in buffers),
         update=partial(_update, buffers, weights) if any(buffer.update is not None for buffer in buffers) else None,
     )
 

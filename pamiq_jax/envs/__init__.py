@@ -1,4 +1,4 @@
-"""Environments: Gymnasium's, and those put together from sensors and actuators."""
+"""Environments: Gymnasium's, those written in JAX, iterators, and those put together from sensors and actuators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pamiq_jax.envs.episodes import EpisodeStatistics
+from pamiq_jax.envs.jax_environment import JaxEnvironment, JaxWorld
 from pamiq_jax.envs.modular import Actuator, ModularEnvironment, Sensor, map_actuator, map_sensor
+from pamiq_jax.envs.stream import IteratorEnvironment, MakeFn, ResumableIterator, iterator_source
 
 if TYPE_CHECKING:
     from pamiq_jax.envs.gymnasium import GymnasiumEnvironment, GymnasiumVectorEnvironment
@@ -18,8 +20,14 @@ __all__ = [
     "EpisodeStatistics",
     "GymnasiumEnvironment",
     "GymnasiumVectorEnvironment",
+    "IteratorEnvironment",
+    "JaxEnvironment",
+    "JaxWorld",
+    "MakeFn",
     "ModularEnvironment",
+    "ResumableIterator",
     "Sensor",
+    "iterator_source",
     "map_actuator",
     "map_sensor",
     "python_state",

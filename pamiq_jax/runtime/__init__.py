@@ -4,7 +4,7 @@ from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.clock import Clock, RealClock, VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.describe import Description
-from pamiq_jax.runtime.environment import Environment, EnvironmentSpec
+from pamiq_jax.runtime.environment import Environment, EnvironmentSpec, PureEnvironment, WorldFunctions
 from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.faults import FaultPolicy, Repair, RepairFn, fail_fast, keep_acting
 from pamiq_jax.runtime.handle import TrainerHandle
@@ -19,6 +19,7 @@ from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.replay import Difference, ReplayResult, replay
 from pamiq_jax.runtime.rows import MetricRow
 from pamiq_jax.runtime.run import Run
+from pamiq_jax.runtime.scanned import ScannedResult, run_scanned
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport, LearnerState, TrainerRun, TrainReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Meanwhile, Status, TrainerStatus, WaitResult
@@ -54,6 +55,7 @@ __all__ = [
     "Moment",
     "OnTransition",
     "Programs",
+    "PureEnvironment",
     "PythonAgent",
     "Queue",
     "RealClock",
@@ -62,6 +64,7 @@ __all__ = [
     "RepairFn",
     "ReplayResult",
     "Run",
+    "ScannedResult",
     "Schedule",
     "Stateful",
     "Status",
@@ -75,6 +78,7 @@ __all__ = [
     "Transition",
     "VirtualClock",
     "WaitResult",
+    "WorldFunctions",
     "compile_system",
     "fail_fast",
     "infer_tick",
@@ -83,5 +87,6 @@ __all__ = [
     "on_signal",
     "replay",
     "run_lockstep",
+    "run_scanned",
     "train_tick",
 ]

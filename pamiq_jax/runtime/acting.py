@@ -212,10 +212,22 @@ def _tick_words(tick: int) -> np.ndarray[Any, Any]:
     return np.array([tick >> 32, tick & 0xFFFFFFFF], np.uint32)  # 32 bits are 11 days of 4,000 ticks a second
 
 
-def _compile_agent(
-    agent: Agent[Any], params: Mapping[str, Params], actor: ActorState, observation: PyTree, action_spec: PyTree
-) -> tuple[ActFn, Mapping[str, Any]]:
-    def act(params: Any, carry: Any, resets: Any, observation: PyTree, rng_key: jax.Array, tick: jax.Array) -> Any:
+def acting_function(agent: Agent[Any]) -> Callable[..., tuple[Any, PyTree, Mapping[str, Any]]]:
+    """Return an agent's tick as a pure function, not compiled yet.
+
+    It is `(params, carry, resets, observation, rng_key, tick words) -> (carry, action, extras)`; the tick is two words,
+    uint32 `[2]`, and `rng_key` the same at each.
+
+    Args:
+        agent: whose.
+
+    Example:
+        >>> agent = Agent(lambda params, carry, observation, rng_key: (carry, observation + 1, {}))
+        >>> acting_function(agent)({}, (), (), 1.0, jax.random.key(0), np.zeros(2, np.uint32))
+        ((), 2.0, {})
+    """
+
+    def act(params: Any, carry: Any, resets: Any, observation: PyTree, rng_key: jax.Array, tick: Any) -> Any:
         rng_key = jax.random.fold_in(jax.random.fold_in(rng_key, tick[0]), tick[1])
         carry = _renewed(agent, carry, resets, rng_key)
         output: Any = agent.act(params, carry, observation, rng_key)
@@ -223,6 +235,13 @@ def _compile_agent(
             raise StepStructureError(f"Agent.act returned {type(output).__name__}, expected (carry, action, extras)")
         return output
 
+    return act
+
+
+def _compile_agent(
+    agent: Agent[Any], params: Mapping[str, Params], actor: ActorState, observation: PyTree, action_spec: PyTree
+) -> tuple[ActFn, Mapping[str, Any]]:
+    act = acting_function(agent)
     arguments = (dict(params), actor.carry, actor.resets, trees.spec_of(observation), actor.rng_key, _tick_words(0))
     carry, action, extras = jax.eval_shape(act, *arguments)
     if (problem := trees.difference(actor.carry, carry)) is not None:

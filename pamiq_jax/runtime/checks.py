@@ -112,6 +112,11 @@ def _check_data(system: System, where: str, schedule: Schedule) -> None:
             expected = f"at most {buffer.capacity}, the capacity of its buffer"
             raise InvalidValueError(f"{where} batch_size", source.batch_size, expected)
         check_satisfiable(source.condition, buffer.capacity, where)
+    going_on = [name for name, source in schedule.sources.items() if system.buffers[source.buffer].goes_on]
+    if going_on and len(going_on) < len(schedule.sources):
+        expected = "all or none of its buffers going on from one run to the next, since one number counts batches"
+        remedy = 'give the array_source `sampling="uniform"`, which needs no place'
+        raise InvalidValueError(f"{where} data", going_on, expected, remedy)
 
 
 def _check_order(system: System) -> None:

@@ -126,7 +126,7 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         if model.infer
     }
     for name, run in runs.items():
-        given = _publish_function(system, name)(run.state)
+        given = publish_function(system, name)(run.state)
         published = published_params(system, name, given)
         _check_declared(system, name, given)
         check_finite(published)  # also compiles the check for this tree
@@ -198,8 +198,13 @@ def place_published(model: Model, params: Params) -> Params:
     return params if model.device is None else jax.device_put(params, model.device)
 
 
-def _publish_function(system: System, name: str) -> Callable[[Any], Any]:
-    """Return a trainer's publish function with the casts that its models ask for, all in one program."""
+def publish_function(system: System, name: str) -> Callable[[Any], Any]:
+    """Return a trainer's publish function with the casts that its models ask for, all in one program.
+
+    Args:
+        system: the system.
+        name: the trainer's name.
+    """
     publish = system.trainers[name].trainer.publish
     casts = {
         model: system.models[model] for model in system.published_by(name) if system.models[model].dtype is not None
@@ -261,7 +266,7 @@ def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
     except Exception as error:
         error.add_note(f"while buffer {name!r} was made: its `init` was given a record of zeros, {record_spec(record)}")
         raise
-    return BufferRun(jax.device_put(own(state), _device(buffer)))
+    return BufferRun(jax.device_put(own(state), _device(buffer)), inserted=buffer.filled)
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:
@@ -281,6 +286,6 @@ def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> C
 def _compile_schedule(
     system: System, name: str, run: TrainerRun, buffers: Mapping[str, BufferRun], *, donates: bool
 ) -> TrainerPrograms[Any]:
-    trainer = system.trainers[name].trainer._replace(publish=_publish_function(system, name))
+    trainer = system.trainers[name].trainer._replace(publish=publish_function(system, name))
     with noted(f"while trainer {name!r} was compiled"):
         return compile_schedule(system, name, trainer, run, buffers, donates=donates)

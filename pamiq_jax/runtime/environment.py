@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
 
 from pamiq_jax.types import PyTree
 
@@ -62,4 +64,37 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Release what is held; called once, at the end of a launched run."""
+        ...
+
+
+class WorldFunctions(NamedTuple):
+    """An environment as pure functions of its state, to be compiled with whatever acts and learns in it.
+
+    Attributes:
+        start: `(rng_key) -> world`, its first state: a pytree of arrays.
+        observe: `(world) -> observation`.
+        affect: `(world, action) -> (world, feedback)`, a world of equal form.
+    """
+
+    start: Callable[[jax.Array], PyTree]
+    observe: Callable[[PyTree], PyTree]
+    affect: Callable[[PyTree, PyTree], tuple[PyTree, Mapping[str, Any]]]
+
+
+@runtime_checkable
+class PureEnvironment(Environment, Protocol):
+    """An environment that shows its state and its pure functions, so that `run_scanned` can take it into its program.
+
+    `pamiq_jax.envs.JaxEnvironment` is one; whoever writes another has `reset`, `observe` and `affect` do the same as
+    the functions.
+
+    Attributes:
+        world: its state as of now; `run_scanned` leaves the last one here.
+    """
+
+    world: PyTree
+
+    @property
+    def functions(self) -> WorldFunctions:
+        """What it is made of."""
         ...

@@ -32,7 +32,8 @@ from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.worlds import save_world
 from pamiq_jax.types import Metrics
 
-_FREE_INTERVAL_SECONDS = 0.001
+FREE_INTERVAL_SECONDS = 0.001
+"""From one tick to the next of an interaction without an interval."""
 
 
 class LockstepResult(NamedTuple):
@@ -67,6 +68,7 @@ def run_lockstep(
     seed: int = 0,
     start: Moment | None = None,
     history: int = 0,
+    train_every: int = 1,
     train_ticks: int = 1,
     check_donation: bool = False,
     faults: FaultPolicy = FAIL_FAST,
@@ -86,13 +88,15 @@ def run_lockstep(
     millisecond.
 
     Args:
-        system: one with an interaction. Its environment is reset with `seed` first.
-        interactions: inference ticks, of all interactions together.
+        system: its environments are reset with `seed` first.
+        interactions: inference ticks, of all interactions together. In a system without one nobody acts, and each
+            moves the clock by a millisecond.
         seed: of all randomness.
         start: a moment of an earlier run to go on from, with empty buffers and a world that begins anew; None begins
             with the system's parameters.
         history: how many moments after a publication the result keeps. Nothing of a trainer's state is donated then.
-        train_ticks: training ticks, that is chunks at the most, after each interaction.
+        train_every: interactions between training ticks; `interactions` is a multiple of it.
+        train_ticks: training ticks, that is chunks at the most, after each `train_every` interactions.
         check_donation: have each chunk prove that it deletes no published array.
         faults: what becomes of a trainer that fails, as in `launch`.
         on_interaction: called after each inference tick with its report.
@@ -106,7 +110,7 @@ def run_lockstep(
         revive: as in `launch`.
 
     Raises:
-        InvalidValueError: the system has no interaction, or a number is out of range.
+        InvalidValueError: a number is out of range.
         WorkerError: a trainer failed, under `fail_fast`; its `__cause__` says why.
         DirectoryHasStatesError, StateMismatchError, CorruptStateError: as in `launch`.
 
@@ -132,10 +136,9 @@ def run_lockstep(
         >>> first.snapshot.version, bool(first.snapshot.params["mean"] == second.snapshot.params["mean"])
         (10, True)
     """
-    if not system.interactions:
-        raise InvalidValueError("System(interaction)", None, "an Interaction", "step `train_tick` by hand without one")
     for name, value in (("interactions", interactions), ("train_ticks", train_ticks)):
         checked_integer(f"run_lockstep({name})", value, least=0)
+    rounds = rounds_of("run_lockstep", interactions, train_every)
     place = None if directory is None else Path(directory)
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
@@ -150,10 +153,11 @@ def run_lockstep(
     compiled = compile_system(system, seed=seed, check_donation=check_donation, donates=not kept.limit, faults=faults)
     run = _Lockstep(compiled, origin, seed, start, kept)
     saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
-    for _ in range(interactions):
-        inferred = run.infer()
-        if on_interaction is not None:
-            on_interaction(inferred)
+    for _ in range(rounds):
+        for _ in range(train_every):
+            inferred = run.infer()
+            if on_interaction is not None and inferred is not None:
+                on_interaction(inferred)
         for _ in range(train_ticks):
             run.train()
         if saves is not None:
@@ -162,6 +166,28 @@ def run_lockstep(
         saves.save()
     buffers = buffer_statuses(system, run.cells, run.learner)
     return LockstepResult(run.learner, run.actors, run.cells.store.latest, tuple(run.rows), buffers, kept.moments)
+
+
+def rounds_of(where: str, interactions: int, train_every: int) -> int:
+    """Return how many rounds of `train_every` interactions there are.
+
+    Args:
+        where: whose arguments they are.
+        interactions: in all.
+        train_every: in a round.
+
+    Raises:
+        InvalidValueError: the last round would not be whole.
+
+    Example:
+        >>> rounds_of("run_lockstep", 100, 4)
+        25
+    """
+    checked_integer(f"{where}(train_every)", train_every, least=1)
+    if interactions % train_every:
+        expected, whole = f"a multiple of train_every={train_every}", -(-interactions // train_every) * train_every
+        raise InvalidValueError(f"{where}(interactions)", interactions, expected, f"for example {whole}")
+    return interactions // train_every
 
 
 class _Lockstep:
@@ -186,11 +212,14 @@ class _Lockstep:
         self.rows: list[tuple[str, Metrics]] = []
         self.metrics: dict[str, Metrics] = {}
 
-    def infer(self) -> InferReport:
+    def infer(self) -> InferReport | None:
+        if not self.due:
+            self.clock.advance(FREE_INTERVAL_SECONDS)
+            return None
         name = min(self.due, key=lambda name: self.due[name])
         self.clock.advance(self.due[name] - self.clock.now())
         interval = self.programs.system.interactions[name].interval_seconds
-        self.due[name] += interval or _FREE_INTERVAL_SECONDS
+        self.due[name] += interval or FREE_INTERVAL_SECONDS
         self.actors[name], report = infer_tick(self.programs, self.actors[name], self.cells, self.clock, name)
         return report
 

@@ -287,6 +287,10 @@ class System:
         names = self.trained_by(trainer) if publishes is None else publishes
         return tuple(name for name in names if self.models[name].infer)
 
+    def goes_on(self, trainer: str) -> bool:
+        """Return whether a trainer's batches are numbered over all of its runs."""
+        return all(self.buffers[source.buffer].goes_on for source in self.trainers[trainer].sources.values())
+
     def queue(self, buffer: str) -> Queue:
         """Return how records are handed over to a buffer."""
         return self.queues.get(buffer, Queue())

@@ -216,12 +216,12 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
         in_use = (dict(work.cells.store.latest.params), dict(learner.models))
         check_not_donated(in_use, trainer.plan.donated_part(run.state))
     buffers = {key: learner.buffers[source.buffer].state for key, source in work.schedule.sources.items()}
-    position = run.chunk * trainer.steps
+    position, rng_key = _place(work, run)
     if trainer.gather is None:
         data = buffers
     else:
-        data = trainer.gather(buffers, position, run.run_key) if run.prefetched is None else run.prefetched
-    state, metrics = trainer.chunk(run.state, data, position, run.run_key)
+        data = trainer.gather(buffers, position, rng_key) if run.prefetched is None else run.prefetched
+    state, metrics = trainer.chunk(run.state, data, position, rng_key)
     prefetched = _prefetch(work, run, buffers, metrics)
     jax.block_until_ready((state, metrics))
     if not work.schedule.trainer.compiled:
@@ -234,11 +234,19 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
 def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -> PyTree:
     """Start gathering the batches of the run's next chunk, while the present one is computed."""
     trainer = work.trainer
-    position = (run.chunk + 1) * trainer.steps
+    is_last = (run.chunk + 1) * trainer.steps >= work.schedule.steps
     # Priorities name slots of the buffer: records that come in before they are stored would take their places.
-    if trainer.gather is None or position >= work.schedule.steps or PRIORITIES in metrics:
+    if trainer.gather is None or is_last or PRIORITIES in metrics:
         return None
-    return trainer.gather(buffers, position, run.run_key)
+    position, rng_key = _place(work, run)
+    return trainer.gather(buffers, position + trainer.steps, rng_key)
+
+
+def _place(work: _Work, run: TrainerRun) -> tuple[int, jax.Array]:
+    """Return the number of the next chunk's first batch, and the key that the batches are drawn with."""
+    if work.programs.system.goes_on(work.name):
+        return run.steps, run.data_key
+    return run.chunk * work.trainer.steps, run.run_key
 
 
 def _store(work: _Work, learner: LearnerState, given: Mapping[str, RecordPriorities]) -> LearnerState:

@@ -182,7 +182,7 @@ def _notes(system: System, wires: tuple[Wire, ...]) -> Iterator[str]:
     for name in system.buffers:
         if name not in drawn:
             yield f"no trainer draws from buffer {name!r}"
-        if name not in fed:
+        if name not in fed and not system.buffers[name].filled:
             yield f"no interaction feeds buffer {name!r}: it gets what run.collect brings"
     for name, model in system.models.items():
         if model.train and name not in trained and system.trainers:

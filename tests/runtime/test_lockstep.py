@@ -92,9 +92,10 @@ class TestRhythm:
 
 
 class TestErrors:
-    def test_without_an_interaction(self) -> None:
-        with pytest.raises(InvalidValueError, match=r"System\(interaction\) is None, expected an Interaction"):
-            pj.run_lockstep(fed_system(), 1)
+    def test_without_an_interaction_nothing_comes_and_the_clock_goes_on(self) -> None:
+        schedule = pj.Schedule(python_trainer(lambda number: None), data="x", batch_size=1)
+        result = pj.run_lockstep(fed_system(trainers={"fit": schedule}), 3)
+        assert (result.actors, result.snapshot.version, result.buffers["x"].seen) == ({}, 0, 0)
 
     @pytest.mark.parametrize(
         ("counts", "name"), [((-1, 1), "interactions"), ((1, -1), "train_ticks"), ((1, 1.0), "tra")]
