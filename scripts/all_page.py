@@ -99,6 +99,16 @@ EXAMPLES |= {
     + """>>> result = pj.run_lockstep(system, interactions=5)
 >>> result.actor.tick, result.snapshot.version
 (5, 0)""",
+    "ScannedResult": """>>> import jax.numpy as jnp
+>>> from pamiq_jax.envs import JaxEnvironment
+>>> def step(key, place, action, params):
+...     return place + action, place + action, place, False, {}
+>>> walk = JaxEnvironment(lambda key, params: (0.0, 0.0), step, action=0.0)
+>>> agent = pj.Agent(lambda params, carry, observation, key: (carry, params["m"], {}))
+>>> system = pj.System({"m": pj.Model(jnp.ones(()))}, interaction=pj.Interaction(agent, walk))
+>>> result = pj.run_scanned(system, interactions=1_000)
+>>> result.actor.tick, result.snapshot.version
+(1000, 0)""",
     "infer_tick": _LOCKSTEP
     + """>>> compiled, clock = pj.compile_system(system), pj.VirtualClock()
 >>> system.interaction.environment.reset(0)

@@ -29,6 +29,10 @@ class JaxWorld(NamedTuple):
         state: the environment's own.
         observation: the newest one.
         rng_key: `key[]`, for all that follows.
+
+    Example:
+        >>> JaxWorld(state=(), observation=1.0, rng_key=None).observation
+        1.0
     """
 
     state: PyTree
