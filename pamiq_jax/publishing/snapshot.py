@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, override
 
 import jax
@@ -14,7 +14,8 @@ class PublishedParams(Mapping[str, Params]):
     """Parameters by model name, read only all the way down.
 
     Arrays cannot be written to, but dicts can. So dicts are made anew for whoever asks for a model: what a
-    reader, or the publisher, does to its own changes nobody else's.
+    reader, or the publisher, does to its own changes nobody else's. For JAX they are a pytree, which a jitted
+    function gets as a dict.
 
     Args:
         params: parameters by model name.
@@ -52,6 +53,18 @@ class PublishedParams(Mapping[str, Params]):
     @override
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def _flatten(published: PublishedParams) -> tuple[list[tuple[Any, Params]], tuple[str, ...]]:
+    names = tuple(sorted(published))
+    return [(jax.tree_util.DictKey(name), published[name]) for name in names], names
+
+
+def _as_dict(names: tuple[str, ...], models: Iterable[Params]) -> Any:
+    return dict(zip(names, models, strict=True))
+
+
+jax.tree_util.register_pytree_with_keys(PublishedParams, _flatten, _as_dict)
 
 
 class Snapshot(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pamiq_jax import trees
 from pamiq_jax.errors import PublishMismatchError, UnknownNameError
 from pamiq_jax.publishing import Snapshot, SnapshotStore, check_publishable
 
@@ -137,3 +138,13 @@ def test_waiting_is_ended_by_a_publication_from_another_thread() -> None:
     waiter.join(DEADLINE_SECONDS)
     assert not waiter.is_alive()
     assert found[0].version == 2
+
+
+def test_a_snapshots_params_go_into_a_jitted_function_as_a_dict() -> None:
+    params = {"policy": {"w": jnp.ones(3)}, "body": jnp.full(2, 2.0)}
+    published = Snapshot.of(params).params
+    assert float(jax.jit(lambda given: given["policy"]["w"].sum() + given["body"].sum())(published)) == 7
+    assert trees.leaf_names(published) == ["['body']", "['policy']['w']"]
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, published)
+    assert type(doubled) is dict
+    assert float(doubled["body"][0]) == 4
