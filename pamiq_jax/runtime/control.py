@@ -220,12 +220,15 @@ class Control:
         """
         deadline = None if seconds is None else time.monotonic() + seconds / self._clock.scale
         with self._lock:
-            while worker not in self._nudged and self._phase in (SystemPhase.RUNNING, SystemPhase.RESUMING):
+            while self._may_sleep(worker) and self._phase in (SystemPhase.RUNNING, SystemPhase.RESUMING):
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     break
                 self._sleep(worker, remaining)
             self._nudged.discard(worker)
+
+    def _may_sleep(self, worker: str) -> bool:
+        return worker not in self._nudged and not self._calls[worker]
 
     def _sleep(self, worker: str, seconds: float | None) -> None:
         if not self._calls[worker]:
@@ -312,7 +315,8 @@ class Control:
             if worker not in self._acknowledged:
                 return False
             self._calls[worker].append(function)
-        self.nudge(worker)
+            self._nudged.add(worker)
+            self._sleepers[worker].notify_all()
         return True
 
     def call[R](self, worker: str, function: Callable[[], R], timeout: float) -> R:

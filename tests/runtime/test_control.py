@@ -296,6 +296,23 @@ class TestSleep:
         control.sleep("a", None)
         assert control.wakeups["a"] == 0
 
+    def test_who_has_a_call_to_answer_does_not_sleep_nor_keep_the_others_out(self) -> None:
+        # The nudge may be used up before the call is answered; to wait for another one would be to wait for ever.
+        control = running("worker")
+        answered: list[bool] = []
+        assert control.post("worker", lambda: answered.append(True))
+
+        def work() -> None:
+            control.sleep("worker", None)
+            control.sleep("worker", None)
+            control.checkpoint("worker")
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert answered == [True]
+
 
 class Driven(RuleBasedStateMachine):
     """Any order of commands and answers, without threads: what is said about the system stays true."""
