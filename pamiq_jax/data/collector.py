@@ -84,7 +84,8 @@ class Collector[X]:
         self._has_gap = True  # in front of the next record
         self._alarm: tuple[int, Callable[[], None]] | None = None
         self._held: set[str] = set()
-        self._aside: deque[list[Any]] = deque(maxlen=capacity)
+        self._aside: deque[list[Any]] = deque()
+        self._lost_aside = 0
 
     def collect(self, record: X, version: int, source: str = "") -> bool:
         """Copy the record in and return whether it was kept. Never waits for the training thread's work.
@@ -103,8 +104,7 @@ class Collector[X]:
         row.append(version)
         with self._lock:
             if source in self._held:
-                self._aside.append([np.array(leaf) for leaf in row])
-                return True
+                return self._lay_aside(row)
             is_kept = self._insert(row)
             ring = self._take_due_alarm()
         if ring is not None:
@@ -123,8 +123,12 @@ class Collector[X]:
     def release(self) -> None:
         """Take in what was laid aside, in the order it came. Called from any thread."""
         with self._lock:
-            rows, self._aside = self._aside, deque(maxlen=self.capacity)
+            rows, lost = self._aside, self._lost_aside
+            self._aside, self._lost_aside = deque(), 0
             self._held.clear()
+            self._seen += lost
+            self._dropped += lost
+            self._has_gap = self._has_gap or lost > 0
             for row in rows:
                 self._insert(row)
             ring = self._take_due_alarm()
@@ -245,6 +249,15 @@ class Collector[X]:
             self._blocks[0][-1][self._start] = True
         else:
             self._pending += 1
+        return True
+
+    def _lay_aside(self, row: list[Any]) -> bool:
+        if len(self._aside) == self.capacity:
+            self._lost_aside += 1  # counted with the others on release
+            if self.overflow == "drop_newest":
+                return False
+            self._aside.popleft()
+        self._aside.append([np.array(leaf) for leaf in row])
         return True
 
     def _take_due_alarm(self) -> Callable[[], None] | None:

@@ -6,6 +6,7 @@ import graphlib
 from collections.abc import Mapping
 from typing import Any, cast
 
+from pamiq_jax.arguments import checked_names
 from pamiq_jax.conditions import check_satisfiable, contradiction
 from pamiq_jax.data import Buffer
 from pamiq_jax.errors import InvalidValueError, UnknownNameError, UnsatisfiableConditionError
@@ -47,6 +48,7 @@ def _check_kinds(system: System) -> None:
         if not isinstance(cast(Any, parts), Mapping):
             expected = f"a dict of {kind.__name__} by name"
             raise InvalidValueError(f"System({argument})", type(parts).__name__, expected, "give each a name")
+        checked_names(f"System({argument})", list(parts), "part")
         for name, part in cast(Mapping[str, object], parts).items():
             if not isinstance(part, kind):
                 where = f"System({argument}) {name!r}"

@@ -125,6 +125,7 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         for name, model in system.models.items()
         if model.infer
     }
+    check_finite(params)
     for name, run in runs.items():
         given = publish_function(system, name)(run.state)
         published = published_params(system, name, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 from pamiq_jax.arguments import checked_integer
 from pamiq_jax.checkpoint import Retention, latest_n
@@ -103,6 +103,14 @@ def launch(
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
     checked_integer("launch(history)", history, least=0)
+    checked_integer("launch(seed)", seed, least=0)
+    if not isinstance(cast(Any, deadlines), Deadlines):
+        raise InvalidValueError(
+            "launch(deadlines)", deadlines, "a Deadlines", "write Deadlines(training=3.0), for example"
+        )
+    for name, told in (("metrics", on_metrics), ("interaction", on_interaction), ("transition", on_transition)):
+        if told is not None and not callable(told):
+            raise InvalidValueError(f"launch(on_{name})", told, "a function, or None")
     check_policies("launch", system, save, keep, faults)
     check_revive("launch", system, revive)
     policy = parted("launch", save)

@@ -139,7 +139,7 @@ def run_lockstep(
     for name, value in (("interactions", interactions), ("train_ticks", train_ticks)):
         checked_integer(f"run_lockstep({name})", value, least=0)
     rounds = rounds_of("run_lockstep", interactions, train_every)
-    place = None if directory is None else Path(directory)
+    place = None if directory is None else Path(directory).absolute()
     if place is None and (save is not None or keep is not None):
         raise InvalidValueError("run_lockstep(directory)", None, "a directory, for states to be saved in")
     check_policies("run_lockstep", system, save, keep, faults)

@@ -128,7 +128,7 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # wherever the process goes later
         self.directory.mkdir(parents=True, exist_ok=True)
         self._file: TextIO | None = (self.directory / ".lock").open("a+")
         if not _try_lock(self._file):

@@ -28,7 +28,7 @@ from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.reporting import current_status
 from pamiq_jax.runtime.rows import MetricRows
 from pamiq_jax.runtime.saving import Restored, SavingOptions
-from pamiq_jax.runtime.signals import TerminationSignals
+from pamiq_jax.runtime.signals import TerminationSignals, gives_way
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status, WaitResult
 from pamiq_jax.runtime.system import System
@@ -155,6 +155,7 @@ class Run:
             self.stop()
             raise
 
+    @gives_way
     def wait_until_ready(self, timeout: float = 600.0) -> None:
         """Sleep until everything is compiled and version 0 is published. An interrupt stops the system.
 
@@ -173,10 +174,9 @@ class Run:
         if not is_ready:
             raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
 
+    @gives_way
     def wait_for_version(self, version: int, timeout: float) -> Snapshot:
-        """Sleep until a version or a later one is published, and return the newest snapshot.
-
-        An interrupt stops the system.
+        """Sleep until a version or a later one is published, and return the newest snapshot. Ctrl-C stops the system.
 
         Args:
             version: the least version to wait for.
@@ -208,10 +208,9 @@ class Run:
 
     # Commands.
 
+    @gives_way
     def pause(self, timeout: float = 60.0) -> None:
-        """Stop acting and training; return once both stand still and all hooks have returned.
-
-        A run of a trainer is left where it is, between two chunks, and goes on there.
+        """Stop acting and training; return once both stand still, trainers between two chunks, and hooks have returned.
 
         Args:
             timeout: seconds.
@@ -223,10 +222,9 @@ class Run:
         self.wait_until_ready()
         self._control.request(SystemEvent.PAUSE, SystemPhase.PAUSED, timeout)
 
+    @gives_way
     def resume(self, timeout: float = 60.0) -> None:
-        """Go on from where `pause` stopped.
-
-        Does nothing if the system runs.
+        """Go on from where `pause` stopped. Does nothing if the system runs.
 
         Args:
             timeout: seconds.
@@ -237,6 +235,7 @@ class Run:
         """
         self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
 
+    @gives_way
     def save(self, timeout: float = 60.0) -> StateInfo:
         """Save the system as it is now, and return what is known of the state once it is safe on the disk.
 
@@ -378,7 +377,7 @@ class Run:
         return known[model](self.snapshot.params[model], *arguments)
 
     def collect(self, buffer: str, record: PyTree) -> bool:
-        """Bring a record to a buffer, as the inference thread does; return whether it was kept.
+        """Bring a record to a buffer, as the inference thread does; return whether it was kept: not after the end.
 
         Args:
             buffer: the buffer's name.
@@ -391,7 +390,8 @@ class Run:
         cells = self._cells
         if buffer not in cells.collectors:
             raise UnknownNameError("buffer", buffer, cells.collectors, "run.collect")
-        return cells.collectors[buffer].collect(record, cells.store.latest.version)
+        is_over = self._control.phase in ENDED
+        return not is_over and cells.collectors[buffer].collect(record, cells.store.latest.version)
 
     @property
     def status(self) -> Status:

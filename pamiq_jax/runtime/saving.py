@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo, StateStore
@@ -101,6 +101,9 @@ def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any
     """
     if save is not None and not isinstance(save, Condition):
         raise InvalidValueError(f"{where}(save)", save, "a condition", "write every_seconds(60), for example")
+    if save is not None and save.never(0):
+        remedy = "it is asked of the whole system, which has no size: write min_new(1000), every_versions(10)"
+        raise InvalidValueError(f"{where}(save)", save, "a condition that can hold", remedy)
     if keep is not None and not isinstance(keep, Retention):
         raise InvalidValueError(f"{where}(keep)", keep, "a retention", "write latest_n(3), for example")
     if not isinstance(faults, FaultPolicy):
@@ -141,6 +144,11 @@ def find_origin(
         InvalidValueError: there is no directory to resume from.
         CheckpointNotFoundError: the path holds no state.
     """
+    if not isinstance(cast(Any, resume), bool | int | str | os.PathLike):
+        raise InvalidValueError("resume", resume, "True, False, the number of a state, or a path")
+    if resume is False and (how.get("partial") or how.get("rename")):
+        remedy = "pass resume=True, a number or a path, to begin from a state"
+        raise InvalidValueError("partial or rename", how, "nothing without resume=", remedy)
     has_states = directory is not None and StateStore(directory).latest() is not None
     is_own = isinstance(resume, bool | int)
     if has_states and (resume is False or not is_own):
@@ -196,7 +204,8 @@ def begin(compiled: Compiled, origin: Origin | None, clock: Clock) -> Begun:
     for name, (records, counts) in cut.waiting.items():
         cells.collectors[name].restore(records, counts)
     for name, collector in cells.collectors.items():
-        if not all(cut.worlds.get(feeder) for feeder in compiled.programs.system.feeders(name)):
+        feeders = compiled.programs.system.feeders(name)
+        if not feeders or not all(cut.worlds.get(feeder) for feeder in feeders):
             collector.mark_gap()  # the world that it comes from begins anew
     return Begun(Ready(compiled, cells, clock.now(), cut.worlds), cut, restored)
 
@@ -335,6 +344,7 @@ def system_progress(cells: Cells, learner: LearnerState, clock: Clock) -> Progre
         inserted=sum(buffer.inserted for buffer in learner.buffers.values()),
         steps=sum(run.steps for run in learner.trainers.values()),
         time_ms=int(clock.now() * 1000),
+        newest_ms=max((buffer.newest_ms for buffer in learner.buffers.values()), default=0),
         second_of_day=clock.second_of_day(),
         versions=cells.store.latest.version,
     )

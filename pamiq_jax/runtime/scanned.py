@@ -158,7 +158,7 @@ def run_scanned(
         checked_integer(f"run_scanned({name})", number, least=0)
     rounds = rounds_of("run_scanned", interactions, train_every)
     check_scannable(system, train_every)
-    place = None if directory is None else Path(directory)
+    place = None if directory is None else Path(directory).absolute()
     if place is None and keep is not None:
         raise InvalidValueError("run_scanned(directory)", None, "a directory, for states to be saved in")
     check_policies("run_scanned", system, None, keep, FAIL_FAST)

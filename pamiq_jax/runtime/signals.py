@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -109,6 +110,11 @@ class TerminationSignals:
             # None: not installed from Python, and Python cannot install it again.
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
+    def give_way(self) -> None:
+        """Wait for the exit that SIGTERM has asked for, if the main thread calls: a `SystemExit` is raised in here."""
+        if self._terminations and not self._has_left and threading.current_thread() is threading.main_thread():
+            self._left.wait(_GRACE_SECONDS)
+
     # The handlers. Each runs in the main thread, and takes no lock.
 
     def _is_ours(self, number: int) -> bool:
@@ -192,6 +198,21 @@ class TerminationSignals:
         stopping.start()
         stopping.join(_GRACE_SECONDS)
         os._exit(_KILLED)
+
+
+def gives_way[**P, R](method: Callable[P, R]) -> Callable[P, R]:
+    """Have a method of a run that fails because SIGTERM has ended it not tell that, but leave with the exit code."""
+
+    @functools.wraps(method)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return method(*arguments, **keywords)
+        except (TimeoutError, RuntimeError):
+            run: Any = arguments[0]
+            run._signals.give_way()
+            raise
+
+    return call
 
 
 def _can_install() -> bool:

@@ -168,7 +168,8 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
         reason = "its run has just ended" + group_note(work.programs, learner, work.name)
         run = end_of_run(policy, _move(work, run, TrainerEvent.TORN_DOWN)._replace(reason=reason), skips)
         return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version)
-    except Exception as error:  # a trainer is the user's code: whatever it raises concerns it, and only it
+    except (Exception, SystemExit, GeneratorExit) as raised:  # the user's code: it concerns this trainer alone
+        error = raised if isinstance(raised, Exception) else RuntimeError(f"it raised {raised!r}")
         error.add_note(f"while it was {run.phase}")
         failed = after_failure(policy, work.name, run, error, work.clock.now())
         run = _move(work, failed.run, failed.event)

@@ -192,7 +192,11 @@ def _like(name: str, old: Any, value: Any) -> jax.Array:
     """Return a value in the form of the old one: shape, dtype, sharding, and whether it is committed."""
     if isinstance(old, Tracer) or isinstance(value, Tracer):
         return jnp.broadcast_to(jnp.asarray(value, old.dtype), old.shape)
-    array, is_integer = np.asarray(value, np.float64), jnp.issubdtype(old.dtype, jnp.integer)
+    is_integer = jnp.issubdtype(old.dtype, jnp.integer)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"hyper-parameter {name}", value, "a number") from None
     if not np.all(np.isfinite(array)) or (is_integer and np.any(array != np.rint(array))):
         raise InvalidValueError(f"hyper-parameter {name}", value, "an integer" if is_integer else "a finite number")
     if array.ndim and array.shape != old.shape:

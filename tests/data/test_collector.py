@@ -271,4 +271,9 @@ def test_what_is_laid_aside_is_bounded_and_rings_when_it_comes_in() -> None:
     assert rung == []
     collector.release()
     assert rung == [True]
-    assert collector.counts.pending == 3
+    assert collector.counts == (5, 2, 3)  # the two that were lost are counted
+    refusing = Collector(0.0, capacity=1, chunk=4, overflow="drop_newest")
+    refusing.hold("left")
+    assert [refusing.collect(value, 0, "left") for value in (1.0, 2.0)] == [True, False]
+    refusing.release()
+    assert refusing.counts == (2, 1, 1)
