@@ -89,8 +89,10 @@ def test_records_that_are_brought_do_not_follow_each_other_across_a_pause_or_a_r
 
     def firsts(run: pj.Run) -> list[bool]:
         run.pause()
+        added = np.asarray(run.learner.buffers["x"].state.ring.records.is_first)[: run.status.buffers["x"].inserted]
+        waiting = run._cells.collectors["x"].pending_records().records.is_first
         run.resume()
-        return run._cells.collectors["x"].pending_records().records.is_first.tolist()
+        return [*added.tolist(), *waiting.tolist()]
 
     with pj.launch(system, directory=tmp_path) as run:
         for value in (0.0, 1.0):
