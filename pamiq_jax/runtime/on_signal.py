@@ -81,7 +81,7 @@ def parted(where: str, save: Condition | None) -> SavePolicy:
         save: the policy; None saves only when asked.
 
     Raises:
-        InvalidValueError: a signal is joined with something else than `|`.
+        InvalidValueError: a signal is joined with something else than `|`, or the rest can never hold.
 
     Example:
         >>> import pamiq_jax as pj
@@ -93,7 +93,11 @@ def parted(where: str, save: Condition | None) -> SavePolicy:
     rest = tuple(part for part in parts if not isinstance(part, OnSignal))
     if any(map(_has_signal, rest)):
         raise InvalidValueError(f"{where}(save)", save, "signals joined with `|`", "write every_seconds(60) | ...")
-    return SavePolicy(Any(rest) if len(rest) > 1 else next(iter(rest), None), signals)
+    condition = Any(rest) if len(rest) > 1 else next(iter(rest), None)
+    if condition is not None and condition.never(0):
+        remedy = "it is asked of the whole system, which has no size: write min_new(1000), every_versions(10)"
+        raise InvalidValueError(f"{where}(save)", save, "a condition that can hold", remedy)
+    return SavePolicy(condition, signals)
 
 
 def _has_signal(condition: Condition) -> bool:

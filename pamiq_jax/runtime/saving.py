@@ -101,9 +101,6 @@ def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any
     """
     if save is not None and not isinstance(save, Condition):
         raise InvalidValueError(f"{where}(save)", save, "a condition", "write every_seconds(60), for example")
-    if save is not None and save.never(0):
-        remedy = "it is asked of the whole system, which has no size: write min_new(1000), every_versions(10)"
-        raise InvalidValueError(f"{where}(save)", save, "a condition that can hold", remedy)
     if keep is not None and not isinstance(keep, Retention):
         raise InvalidValueError(f"{where}(keep)", keep, "a retention", "write latest_n(3), for example")
     if not isinstance(faults, FaultPolicy):
