@@ -189,7 +189,7 @@ def test_waiting_for_a_version_ends_when_the_trainer_fails() -> None:
         with pytest.raises(WorkerError, match="ZeroDivisionError: no heater"):
             run.wait_for_version(1, PATIENCE)
         run.stop()
-        with pytest.raises(TimeoutError, match="version 5 will not be published: .*no heater"):
+        with pytest.raises(TimeoutError, match=r"version 5 will not be published: .*no heater"):
             run.wait_for_version(5, PATIENCE)
 
 
