@@ -15,7 +15,7 @@ import numpy as np
 
 from pamiq_jax.envs.require import gymnasium
 from pamiq_jax.envs.spaces import from_space, space_spec, to_space
-from pamiq_jax.envs.state import EnvironmentState, state_of
+from pamiq_jax.envs.state import EnvironmentState, python_state, state_of
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime import EnvironmentSpec
 from pamiq_jax.types import PyTree
@@ -192,9 +192,12 @@ class GymnasiumVectorEnvironment:
         self._environments.close()
 
 
-def _saved(state: EnvironmentState, environment: Any, adapter: Any) -> PyTree:
+def _saved(state: EnvironmentState, environment: Any, adapter: Any) -> PyTree | None:
+    inner = state.save(environment)
+    if inner is None and state is python_state:
+        return None
     observation = jax.tree.map(np.array, adapter._observation)
-    return {"inner": state.save(environment), "observation": observation, "has_ended": np.array(adapter._has_ended)}
+    return {"inner": inner, "observation": observation, "has_ended": np.array(adapter._has_ended)}
 
 
 def _load(state: EnvironmentState | None, environment: Any, saved: PyTree) -> None:

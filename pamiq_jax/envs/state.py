@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import types
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,7 +15,12 @@ from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.types import PyTree
 
 _PURE_PYTHON = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text")
-_GENERATOR, _SCALAR = "numpy bit generator", "numpy scalar"
+_GENERATOR, _SCALAR, _QUEUE, _OBJECT = "numpy bit generator", "numpy scalar", "deque", "attributes of an object"
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, np.ufunc, partial)
+_STATIC_TYPES = (*_FUNCTIONS, types.ModuleType, type, np.dtype)
+_NOT_SAVED = ("env", "envs", "spec", "_cached_spec")
+_STATIC_NAMES = (*_NOT_SAVED, "_saved_kwargs", "_metadata", "_previous_data")
+"""What a wrapper was built from, and what `PassiveEnvChecker` compares with, which no observation depends on."""
 
 
 class EnvironmentState(NamedTuple):
@@ -38,6 +46,8 @@ def state_of(environment: Any) -> EnvironmentState | None:
 
     It is known for Gymnasium's own environments in pure Python (`classic_control`, `toy_text`), in any of
     Gymnasium's wrappers, in a `SyncVectorEnv`, and for those of them that are vector environments by themselves.
+    It is not known in a wrapper that keeps something else than plain values, deques of them, objects whose attributes
+    are plain values (as the running statistics of `NormalizeObservation`), spaces and functions.
 
     Args:
         environment: an environment or a vector environment.
@@ -48,8 +58,23 @@ def state_of(environment: Any) -> EnvironmentState | None:
     """
     is_whole = isinstance(environment, gymnasium.vector.VectorEnv) and _is_pure_python(environment)
     members = _members(environment)
-    is_plain = is_whole or (bool(members) and all(_is_pure_python(one.unwrapped) for one in members))
+    is_plain = is_whole or (bool(members) and all(_is_known(one) for one in members))
     return python_state if is_plain else None
+
+
+def _is_known(environment: Any) -> bool:
+    *wrappers, inner = _levels(environment)
+    return _is_pure_python(inner) and not any(_unknown(wrapper) for wrapper in wrappers)
+
+
+def _unknown(wrapper: Any) -> list[str]:
+    """Return the names of a wrapper's attributes that are neither saved nor known to stay as they are."""
+    others = {name: value for name, value in vars(wrapper).items() if name not in _STATIC_NAMES}
+    return [name for name, value in others.items() if not _is_static(value) and _stateful(value) is _NOT_PLAIN]
+
+
+def _is_static(value: Any) -> bool:
+    return isinstance(value, (gymnasium.Space, *_STATIC_TYPES))
 
 
 def _is_pure_python(environment: Any) -> bool:
@@ -70,7 +95,10 @@ def _levels(environment: Any) -> list[Any]:
     return levels
 
 
-def _save(environment: Any) -> dict[str, Any]:
+def _save(environment: Any) -> dict[str, Any] | None:
+    wrappers = [level for member in _members(environment) for level in _levels(member)[:-1]]
+    if any(_unknown(wrapper) for wrapper in wrappers):  # one has come to hold something else since it was made
+        return None
     own: list[Any] = [environment] if isinstance(environment, gymnasium.vector.VectorEnv) else []
     return {
         "vector": [_attributes(one) for one in own],
@@ -91,8 +119,8 @@ def _load(environment: Any, state: PyTree) -> None:
 
 
 def _attributes(level: Any) -> dict[str, Any]:
-    """Return the attributes of an object that are plain values; the others are what it was built from."""
-    found = {name: _plain(value) for name, value in vars(level).items() if name not in ("env", "envs")}
+    """Return the attributes of an object that can be saved; the others are what it was built from."""
+    found = {name: _stateful(value) for name, value in vars(level).items() if name not in _NOT_SAVED}
     return {name: value for name, value in found.items() if value is not _NOT_PLAIN}
 
 
@@ -100,6 +128,12 @@ def _set_attributes(level: Any, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
         if isinstance(value, Mapping) and _GENERATOR in value:
             getattr(level, name).bit_generator.state = value[_GENERATOR]
+        elif isinstance(value, Mapping) and _QUEUE in value:
+            queue = getattr(level, name)  # in place: it has a length that is not saved
+            queue.clear()
+            queue.extend(_copy(value[_QUEUE]))
+        elif isinstance(value, Mapping) and _OBJECT in value:
+            _set_attributes(getattr(level, name), cast(Mapping[str, Any], value[_OBJECT]))
         else:
             setattr(level, name, _copy(value))
 
@@ -107,12 +141,35 @@ def _set_attributes(level: Any, attributes: Mapping[str, Any]) -> None:
 _NOT_PLAIN = object()
 
 
+def _stateful(value: Any) -> Any:
+    """Return a copy of a plain value, of a deque of them or of an object's attributes, or `_NOT_PLAIN`."""
+    if type(value) is deque:
+        parts = _plain(list(cast(Any, value)))
+        return _NOT_PLAIN if parts is _NOT_PLAIN else {_QUEUE: parts}
+    if (plain := _plain_or_generator(value)) is not _NOT_PLAIN or _is_static(value) or not _is_object(value):
+        return plain
+    attributes = {name: _plain_or_generator(part) for name, part in vars(value).items()}
+    return _NOT_PLAIN if any(part is _NOT_PLAIN for part in attributes.values()) else {_OBJECT: attributes}
+
+
+def _plain_or_generator(value: Any) -> Any:
+    """Return what `_plain` does; a generator is loaded in place, so it can be an attribute only, not part of a list."""
+    return {_GENERATOR: value.bit_generator.state} if isinstance(value, np.random.Generator) else _plain(value)
+
+
+def _is_object(value: Any) -> bool:
+    """Return whether all that an instance of a Python class holds is in its attributes."""
+    return hasattr(value, "__dict__") and type(value).__basicsize__ == _Empty.__basicsize__
+
+
+class _Empty:
+    pass
+
+
 def _plain(value: Any) -> Any:
     """Return a copy of a plain value, or `_NOT_PLAIN`."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.random.Generator):
-        return {_GENERATOR: value.bit_generator.state}
     if isinstance(value, np.ndarray | np.generic):
         array = np.array(value)
         if array.dtype.kind not in "biufc":
@@ -141,4 +198,4 @@ def _copy(value: Any) -> Any:
 
 
 python_state = EnvironmentState(_save, _load)
-"""Saves all attributes that are plain values, of an environment in pure Python and of what wraps it."""
+"""Saves all attributes that `state_of` says it can, of an environment in pure Python and of what wraps it."""

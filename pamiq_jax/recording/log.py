@@ -118,7 +118,7 @@ def read_log(path: Path) -> Generator[Any, None, str]:
                 return f"cut off at byte {position:,}"
             size, checksum = _HEAD.unpack(head)
             body = file.read(size)
-            if len(body) < size:
+            if size == 0 or len(body) < size:  # no entry is empty: a power failure leaves zeros at the end of a file
                 return f"cut off at byte {position:,}"
             if zlib.crc32(body) != checksum:
                 return f"damaged at byte {position:,}"

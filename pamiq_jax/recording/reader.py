@@ -84,7 +84,7 @@ class Recording:
         self.damage, self.is_complete = "", False
         first = next(self._values(), None)
         if first is None:
-            raise RecordingError(f"{self.directory / LOG} is empty; the run was killed before it began")
+            raise RecordingError(f"{self.directory / LOG} {self._nothing_readable()}")
         form = first.pop("form")
         if form != FORM:
             remedy = "read it with the pamiq_jax that wrote it"
@@ -156,6 +156,13 @@ class Recording:
     def transitions(self) -> list[tuple[int, str, str, str, str]]:
         """Return the transitions of all machines: `(training tick, machine, before, event, after)`."""
         return [cast(Any, row) for value in self._batches() for row in text_rows(value["transitions"])]
+
+    def _nothing_readable(self) -> str:
+        if self.damage.startswith("damaged"):
+            return f"is {self.damage}, in its first entry; nothing of it can be read"
+        if self.damage.startswith("cut off"):
+            return f"is {self.damage}, in its first entry; the run was killed before it began, or the file is damaged"
+        return "is empty; the run was killed before it began"
 
     def _batches(self) -> Iterator[Mapping[str, Any]]:
         for value in self._values():

@@ -16,9 +16,9 @@ from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.on_signal import parted
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock
+from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
-from pamiq_jax.runtime.saved import Renames
 from pamiq_jax.runtime.saving import SavingOptions, check_policies, check_revive, find_origin
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -11,12 +10,13 @@ import numpy as np
 from pamiq_jax.checkpoint import MatchReport, match, named_leaves
 from pamiq_jax.conditions import Progress
 from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
-from pamiq_jax.errors import StateMismatchError, UnknownNameError, UnknownSchemaError
+from pamiq_jax.errors import StateMismatchError, UnknownSchemaError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.fields import fields, later_leaves, without
 from pamiq_jax.runtime.mismatch import system_mismatch
 from pamiq_jax.runtime.programs import Compiled
+from pamiq_jax.runtime.renaming import Renames, Renaming
 from pamiq_jax.runtime.saved_faults import restored_faults, still_quarantined, stored_faults
 from pamiq_jax.runtime.state import ActorState, BufferRun, Faults, LearnerState, TrainerRun
 from pamiq_jax.trees import zeros_of
@@ -28,9 +28,6 @@ FORM = 1
 A field with a default that is added to a record of `runtime.fields` needs no other form: a state that was written
 without it begins with its default.
 """
-
-type Renames = Mapping[str, Mapping[str, str]]
-"""`{"trainers": {old name: new name}}`, likewise "models", "buffers" and "interactions"."""
 
 
 class Cut(NamedTuple):
@@ -141,13 +138,13 @@ def restored_cut(
     Raises:
         StateMismatchError: naming each leaf that is missing, unexpected, or of another form.
         UnknownNameError: a rename of what is not stored.
+        InvalidValueError: a rename that is no mapping, or that gives two stored parts one name.
         UnknownSchemaError: a newer version of the library wrote it.
     """
     _check_form(value, number)
-    names = _Renaming(rename or {})
+    names = Renaming({} if rename is None else rename, value["leaves"])
     first = first_cut(compiled)
     leaves = {names.leaf(name): leaf for name, leaf in value["leaves"].items()}
-    names.check_used(value["leaves"])
     template = _document(first)
     later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
     document, report = match(template, {**leaves, **later}, partial=True)
@@ -228,7 +225,7 @@ def _prefetched(
 
 
 def _pending(
-    compiled: Compiled, names: _Renaming, members: Mapping[str, Mapping[str, Any]]
+    compiled: Compiled, names: Renaming, members: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Params]]:
     pending: dict[str, Mapping[str, Params]] = {}
     for name, leaves in names.keys("trainers", members).items():
@@ -251,46 +248,3 @@ def _waiting(
         if not report.differences:
             waiting[name] = matched, counts
     return waiting
-
-
-class _Renaming:
-    """Puts new names into the names of leaves and the keys of a stored value."""
-
-    _ROOM = re.compile(r"^\['(trainers|buffers|interactions)'\]\['([^']*)'\]")
-    _AFTER = re.compile(r"^\['after'\]\['([^']*)'\]$")
-    _MODELS = re.compile(r"^\['(?:models|snapshot)'\](?:\['params'\])?")
-
-    def __init__(self, rename: Renames) -> None:
-        if unknown := sorted(set(rename) - {"trainers", "models", "buffers", "interactions"}):
-            raise UnknownNameError("kind", unknown[0], ("trainers", "models", "buffers", "interactions"), "rename")
-        self._rename = rename
-
-    def keys(self, kind: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-        new = self._rename.get(kind, {})
-        return {new.get(name, name): value for name, value in stored.items()}
-
-    def leaf(self, name: str) -> str:
-        front, rest = "", name
-        if (found := self._ROOM.match(name)) is not None:
-            kind, old = found.groups()
-            front, rest = f"['{kind}']['{self._rename.get(kind, {}).get(old, old)}']", name[found.end() :]
-            if kind == "trainers" and (followed := self._AFTER.match(rest)) is not None:
-                return f"{front}['after']['{self._rename.get(kind, {}).get(followed.group(1), followed.group(1))}']"
-        elif (found := self._MODELS.match(name)) is not None:
-            front, rest = name[: found.end()], name[found.end() :]
-        return front + self._with_model(rest)
-
-    def _with_model(self, path: str) -> str:
-        """Return a path with the first part that is a renamed model's name replaced."""
-        for part in re.finditer(r"\['([^']*)'\]", path):
-            new = self._rename.get("models", {}).get(part.group(1))
-            if new is not None:
-                return f"{path[: part.start()]}['{new}']{path[part.end() :]}"
-        return path
-
-    def check_used(self, leaves: Mapping[str, Any]) -> None:
-        for kind, renames in self._rename.items():
-            stored = {found.group(1) for name in leaves if (found := re.match(rf"\['{kind}'\]\['([^']*)'\]", name))}
-            for old in renames:
-                if not any(f"['{old}']" in name for name in leaves):
-                    raise UnknownNameError(kind.removesuffix("s"), old, sorted(stored), "rename, of what is stored")

@@ -16,7 +16,8 @@ from pamiq_jax.errors import CheckpointNotFoundError, DirectoryHasStatesError, I
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Compiled, Ready
-from pamiq_jax.runtime.saved import Cut, Renames, restored_cut
+from pamiq_jax.runtime.renaming import Renames
+from pamiq_jax.runtime.saved import Cut, restored_cut
 from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.runtime.system import System

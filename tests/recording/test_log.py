@@ -63,6 +63,33 @@ def test_a_changed_byte_ends_it_there(tmp_path: Path) -> None:
     assert (len(values), damage) == (1, f"damaged at byte {ends[1]}")
 
 
+def test_zeros_at_the_end_are_a_torn_entry(tmp_path: Path) -> None:
+    ends, path = written(tmp_path / "log"), tmp_path / "log"
+    with path.open("ab") as file:
+        file.write(b"\0" * 4096)
+    values, damage = read(path)
+    assert (repr(values), damage) == (repr(VALUES), f"cut off at byte {ends[-1]}")
+
+
+@pytest.mark.parametrize(
+    ("byte", "match"),
+    [
+        (30, r"log is damaged at byte 12, in its first entry; nothing of it can be read"),
+        (15, r"log is cut off at byte 12, in its first entry; the run was killed before it began, or the file is dam"),
+    ],
+    ids=["in its body", "in its size"],
+)
+def test_a_changed_bit_in_the_first_entry_is_not_called_empty(byte: int, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "recording" / "000001" / "log"
+    path.parent.mkdir(parents=True)
+    written(path)
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=match):
+        Recording(tmp_path)
+
+
 def test_another_file_is_no_log(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("something else, and long enough")
     with pytest.raises(RecordingError, match="it is no log, or a newer pamiq_jax wrote it"):

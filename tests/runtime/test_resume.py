@@ -263,8 +263,20 @@ class TestRefused:
 
     def test_a_rename_of_nothing(self, tmp_path: Path) -> None:
         pj.run_lockstep(learning_system(), 1, directory=tmp_path)
-        with pytest.raises(UnknownNameError, match="no trainer is named 'fitt'"):
-            pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True, rename={"trainers": {"fitt": "fit"}})
+        wrong: list[tuple[type[Exception], dict[str, Any], str]] = [
+            (UnknownNameError, {"trainers": {"fitt": "fit"}}, "no trainer is named 'fitt'.*known: 'fit'"),
+            (UnknownNameError, {"trainers": {"policy": "fit"}}, "no trainer is named 'policy'.*known: 'fit'"),
+            (UnknownNameError, {"models": {"polici": "policy"}}, "no model is named 'polici'.*known: 'policy'"),
+            (
+                InvalidValueError,
+                {"models": ["a", "b"]},
+                r"rename\['models'\] is \['a', 'b'\], expected a mapping of old",
+            ),
+            (InvalidValueError, {"models": {"policy": 1}}, r"expected a mapping of old names.*; 1 is no name"),
+        ]
+        for error, rename, match in wrong:
+            with pytest.raises(error, match=match):
+                pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True, rename=rename)
 
 
 def test_every_leaf_of_a_state_has_a_name_a_person_can_read(tmp_path: Path) -> None:
