@@ -202,8 +202,7 @@ def begin(compiled: Compiled, origin: Origin | None, clock: Clock) -> Begun:
     for name, (records, counts) in cut.waiting.items():
         cells.collectors[name].restore(records, counts)
     for name, collector in cells.collectors.items():
-        feeders = compiled.programs.system.feeders(name)
-        if not feeders or not all(cut.worlds.get(feeder) for feeder in feeders):
+        if not all(cut.worlds.get(feeder) for feeder in compiled.programs.system.feeders(name)):
             collector.mark_gap()  # the world that it comes from begins anew
     return Begun(Ready(compiled, cells, clock.now(), cut.worlds), cut, restored)
 

@@ -286,10 +286,6 @@ class Workers:
         self.control.sleep(TRAINING, None if wake.milliseconds is None else wake.milliseconds / 1000)
 
     def _run_hooks(self, event: str) -> None:
-        if event == "on_resumed" and self.ready is not None:
-            for buffer, collector in self.ready.cells.collectors.items():
-                if not self.system.feeders(buffer):  # else whoever feeds it says so
-                    collector.mark_gap()
         for name, schedule in self.system.trainers.items():
             if (hook := named_hook(f"{event} of trainer {name!r}", getattr(schedule, event))) is not None:
                 hook()

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
 from pamiq_jax.errors import InvalidValueError, NonFiniteError, WorkerError
-from tests.runtime.fakes import PATIENCE, fed_system, learner, learning_system
+from tests.runtime.fakes import PATIENCE, learner, learning_system
 
 
 @pytest.mark.parametrize(
@@ -83,29 +82,6 @@ def test_a_step_that_wants_the_thread_to_end_ends_its_trainer_alone() -> None:
         with pytest.raises(WorkerError, match=r"trainer leaving.*it raised SystemExit\('enough'\)"):
             run.wait(PATIENCE)
         run.wait_for_version(run.snapshot.version + 2, PATIENCE)
-
-
-def test_records_that_are_brought_do_not_follow_each_other_across_a_pause_or_a_restart(tmp_path: Path) -> None:
-    system = fed_system(buffers={"x": pj.sequence_buffer(50, window=2, example=0.0)}, trainers={})
-
-    def firsts(run: pj.Run) -> list[bool]:
-        run.pause()
-        added = np.asarray(run.learner.buffers["x"].state.ring.records.is_first)[: run.status.buffers["x"].inserted]
-        waiting = run._cells.collectors["x"].pending_records().records.is_first
-        run.resume()
-        return [*added.tolist(), *waiting.tolist()]
-
-    with pj.launch(system, directory=tmp_path) as run:
-        for value in (0.0, 1.0):
-            run.collect("x", value)
-        assert firsts(run) == [True, False]
-        run.collect("x", 2.0)
-        assert firsts(run) == [True, False, True]
-        run.save(PATIENCE)
-    assert not run.collect("x", 3.0)  # it has ended
-    with pj.launch(system, directory=tmp_path, resume=True) as run:
-        run.collect("x", 4.0)
-        assert firsts(run) == [True, False, True, True]
 
 
 WAITING = """
