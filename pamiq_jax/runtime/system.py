@@ -131,7 +131,9 @@ class Schedule:
         chunk = self.steps_per_chunk
         if chunk is None:
             return
-        if not isinstance(cast(Any, chunk), int | np.integer) or chunk < 1 or self.steps % chunk:
+        if not isinstance(cast(Any, chunk), int | np.integer):
+            checked_integer("Schedule(steps_per_chunk)", chunk, least=1)  # raises
+        if chunk < 1 or self.steps % chunk:
             divisors = [size for size in range(1, self.steps + 1) if self.steps % size == 0]
             raise InvalidValueError("Schedule(steps_per_chunk)", chunk, f"a divisor of steps={self.steps}: {divisors}")
 

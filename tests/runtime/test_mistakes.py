@@ -38,7 +38,7 @@ def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], problem: str
 def test_names_are_strings_and_chunks_whole() -> None:
     with pytest.raises(InvalidValueError, match=r"System\(models\)"):
         pj.System({1: pj.Model(jnp.zeros(3))})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InvalidValueError, match=r"steps_per_chunk\) is '2', expected a divisor"):
+    with pytest.raises(InvalidValueError, match=r"steps_per_chunk\) is '2', expected an integer"):
         pj.Schedule(learner(), data="x", batch_size=1, steps=4, steps_per_chunk="2")  # pyright: ignore[reportArgumentType]
 
 
