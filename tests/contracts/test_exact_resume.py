@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import pamiq_jax as pj
-from examples import classifiers, curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
+from examples import cartpole, classifiers, curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
 from examples.digits import Digits, load_digits
 from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffer, sequence_buffer
 from tests.runtime.fakes import AGENT, SavedWorld
@@ -108,6 +108,13 @@ def dreams() -> pj.System:
     return of_windows(lambda: dreamer.make_system(world, steps=100))
 
 
+def balanced() -> pj.System:
+    system = cartpole.make_system(2)
+    schedule = dataclasses.replace(system.trainers["a2c"], batch_size=4, steps=2, steps_per_chunk=1)
+    buffers = {"rollout": pj.rollout_buffer(4, bootstrap=0)}
+    return dataclasses.replace(system, buffers=buffers, trainers={"a2c": schedule})
+
+
 def tiny_task(task: ppo.Task) -> ppo.Task:
     return dataclasses.replace(task, num_envs=2, rollout_length=4, gradient_steps=4, minibatch_size=4, hidden=(8,))
 
@@ -153,6 +160,7 @@ def bred() -> pj.System:
 
 
 EXAMPLES: dict[str, MakeSystem] = {
+    "cartpole": balanced,
     "vae": partial(of_digits, vae.make_system),
     "jepa": partial(of_digits, jepa.make_system),
     "gan": partial(of_digits, gan.make_system),
