@@ -1,4 +1,4 @@
-"""Check numbers that users give."""
+"""Check what users give, and what their functions return."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Collection
 from fractions import Fraction
-from typing import Any, SupportsIndex, cast
+from typing import Any, SupportsIndex, TypeGuard, cast
 
 import numpy as np
 
@@ -17,6 +17,16 @@ INT32_MAX = 2**31 - 1
 
 MAX_DENOMINATOR = 1000
 """Of a ratio or a share that a condition takes."""
+
+
+def is_tuple_of(count: int, output: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Return whether what a user's function returned is a tuple of so many things.
+
+    Example:
+        >>> is_tuple_of(2, (1.0, {})), is_tuple_of(2, [1.0, {}]), is_tuple_of(2, 1.0)
+        (True, False, False)
+    """
+    return isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == count
 
 
 def checked_integer(argument: str, value: SupportsIndex, least: int, most: int = INT32_MAX) -> int:

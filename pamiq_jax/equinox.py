@@ -6,13 +6,14 @@ An extra, not imported by `pamiq_jax` itself: `pip install pamiq-jax[equinox]`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import optax
 
 from pamiq_jax import trees
+from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, StepStructureError
 from pamiq_jax.trainer import Trainer, TrainerState
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
@@ -138,8 +139,7 @@ def equinox_trainer(
     def loss_of(params: Params, batch: Any, rng_key: jax.Array) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             output = loss_fn(*parts.module(params), batch, rng_key)
-        is_pair = isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 2
-        if not is_pair or not isinstance(output[1], tuple) or len(cast(tuple[Any, ...], output[1])) != 2:
+        if not is_tuple_of(2, output) or not is_tuple_of(2, output[1]):
             raise LossOutputError(output)
         loss, (state, metrics) = output
         leaves, treedef = jax.tree.flatten(state)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.arguments import checked_integer, checked_names
+from pamiq_jax.arguments import checked_integer, checked_names, is_tuple_of
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
 from pamiq_jax.runtime import EnvironmentSpec, WorldFunctions
 from pamiq_jax.types import PyTree
@@ -182,7 +182,7 @@ class _Single(NamedTuple):
         # Two keys also where one is not used: a split costs nothing then.
         rng_key, reset_key = jax.random.split(rng_key)
         output: Any = self.step(rng_key, state, action, self.params)
-        if not (isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 5):
+        if not is_tuple_of(5, output):
             got = type(output).__name__ + (f" of {len(output)}" if isinstance(output, tuple) else "")
             expected = "(observation, state, reward, done, info)"
             raise StepStructureError(f"JaxEnvironment's step returned {got}, expected {expected}")
@@ -204,7 +204,7 @@ def _checked_forms(one: _Single, action: PyTree) -> tuple[PyTree, PyTree]:
     """Return the forms of observation and state, or say which of the two functions does not fit the other."""
     rng_key = jax.random.key(0)
     forms = trees.spec_of(jax.eval_shape(one.start, rng_key))
-    if not (isinstance(forms, tuple) and len(cast(tuple[Any, ...], forms)) == 2):
+    if not is_tuple_of(2, forms):
         raise StepStructureError(f"JaxEnvironment's reset returned {forms}, expected (observation, state)")
     observation, state = forms
     zeros = trees.zeros_of(trees.spec_of(action))

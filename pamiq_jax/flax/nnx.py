@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from pamiq_jax import trees
+from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, MutatedModuleError, StepStructureError
 from pamiq_jax.trainer import Trainer, TrainerState, check_arrays
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
@@ -132,7 +133,7 @@ def nnx_trainer(
         rngs = _renewed(parts.rngs, rng_key)
         module = nnx.merge(parts.train, _fresh(params), rngs, _fresh(parts.rest))
         output = loss_fn(module, batch)
-        if not isinstance(output, tuple) or len(cast(tuple[Any, ...], output)) != 2:
+        if not is_tuple_of(2, output):
             raise LossOutputError(output)
         return output[0], (_taken_over(params, nnx.state(module)), output[1])
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
+from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
 from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
@@ -231,7 +232,7 @@ def acting_function(agent: Agent[Any]) -> Callable[..., tuple[Any, PyTree, Mappi
         rng_key = jax.random.fold_in(jax.random.fold_in(rng_key, tick[0]), tick[1])
         carry = _renewed(agent, carry, resets, rng_key)
         output: Any = agent.act(params, carry, observation, rng_key)
-        if not (isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 3):
+        if not is_tuple_of(3, output):
             raise StepStructureError(f"Agent.act returned {type(output).__name__}, expected (carry, action, extras)")
         return output
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pamiq_jax.arguments import checked_names
+from pamiq_jax.arguments import checked_names, is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
 from pamiq_jax.trainer.missing import naming_missing
@@ -133,8 +133,7 @@ def _select(params: Params, trains: tuple[str, ...] | None) -> Params:
 def _checked(loss_fn: LossFn[Any, Any]) -> LossFn[Any, Any]:
     def checked_loss_fn(params: Any, batch: Any, rng_key: jax.Array, /) -> tuple[jax.Array, Metrics]:
         output: Any = loss_fn(params, batch, rng_key)
-        is_pair = isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 2
-        if not is_pair or jnp.shape(output[0]) != () or not isinstance(output[1], Mapping):
+        if not is_tuple_of(2, output) or jnp.shape(output[0]) != () or not isinstance(output[1], Mapping):
             raise LossOutputError(output)
         return output[0], dict(cast(Mapping[str, jax.Array], output[1]))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
 from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
@@ -95,7 +96,6 @@ def partitioned_trainer(
 
 
 def _checked(output: Any) -> Any:
-    is_pair = isinstance(output, tuple) and len(cast(tuple[Any, ...], output)) == 2
-    if not is_pair or jnp.shape(output[0]) != () or not isinstance(output[1][1], Mapping):
+    if not is_tuple_of(2, output) or jnp.shape(output[0]) != () or not isinstance(output[1][1], Mapping):
         raise LossOutputError(output)
     return output[0], (output[1][0], dict(output[1][1]))
