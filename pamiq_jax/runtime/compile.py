@@ -125,7 +125,7 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         for name, model in system.models.items()
         if model.infer
     }
-    check_finite(params)
+    trained: set[str] = set()
     for name, run in runs.items():
         given = publish_function(system, name)(run.state)
         published = published_params(system, name, given)
@@ -135,6 +135,9 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
             {model: value for model, value in handed_on(system, name, run.state).items() if model not in published}
         )
         params.update(published)
+        trained.update(published)
+    if rest := {name: value for name, value in params.items() if name not in trained}:
+        check_finite(rest)
     return params
 
 
