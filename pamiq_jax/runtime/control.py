@@ -239,9 +239,12 @@ class Control:
     def nudge(self, worker: str) -> None:
         """Wake a worker, or let its next sleep end at once. Called from any thread."""
         with self._lock:
-            self._nudged.add(worker)
-            if worker in self._sleepers:
-                self._sleepers[worker].notify_all()
+            self._nudge(worker)
+
+    def _nudge(self, worker: str) -> None:
+        self._nudged.add(worker)
+        if worker in self._sleepers:
+            self._sleepers[worker].notify_all()
 
     def report_error(self, error: WorkerError) -> None:
         """Keep an error for whoever waits for the system. The system goes on. Called from the workers."""
@@ -315,8 +318,7 @@ class Control:
             if worker not in self._acknowledged:
                 return False
             self._calls[worker].append(function)
-            self._nudged.add(worker)
-            self._sleepers[worker].notify_all()
+            self._nudge(worker)
         return True
 
     def call[R](self, worker: str, function: Callable[[], R], timeout: float) -> R:

@@ -14,7 +14,7 @@ from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.batches import sample_function
 from pamiq_jax.runtime.compile import buffer_example, cast_published
 from pamiq_jax.runtime.system import Model, System
-from pamiq_jax.runtime.wiring import Wiring, wiring
+from pamiq_jax.runtime.wiring import Wiring, pace, wiring
 from pamiq_jax.trees import describe_leaf, leaf_names, nbytes, rounded_bytes, zeros_of
 from pamiq_jax.types import PyTree
 
@@ -102,11 +102,9 @@ def _queue_bytes(system: System, name: str, example: PyTree) -> int:
 
 
 def _interaction_line(system: System, name: str) -> str:
-    interval = system.interactions[name].interval_seconds
-    pace = "as fast as it can" if interval is None else f"every {interval:g} s"
     acts = ", ".join(repr(model) for model, what in system.models.items() if what.infer) or "no model"
     fed = ", ".join(map(repr, system.collects(name))) or "nothing"
-    return f"interaction {name!r}: {pace}, may act with {acts}, feeds {fed}"
+    return f"interaction {name!r}: {pace(system.interactions[name])}, may act with {acts}, feeds {fed}"
 
 
 def _model_line(name: str, model: Model) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +153,7 @@ def run_lockstep(
     kept = History(history)
     compiled = compile_system(system, seed=seed, check_donation=check_donation, donates=not kept.limit, faults=faults)
     run = _Lockstep(compiled, origin, seed, start, kept)
-    saves = None if place is None else _Saves(StateStore(place), latest_n(3) if keep is None else keep, save, run)
+    saves = None if place is None else _Saves(StateStore(place), keep, save, run)
     for _ in range(rounds):
         for _ in range(train_every):
             inferred = run.infer()
@@ -258,7 +258,7 @@ class _Lockstep:
 class _Saves:
     """Saves a lockstep run between two interactions; the run stands still meanwhile."""
 
-    def __init__(self, store: StateStore, keep: Retention, policy: Condition | None, run: _Lockstep) -> None:
+    def __init__(self, store: StateStore, keep: Retention | None, policy: Condition | None, run: _Lockstep) -> None:
         self._store, self._keep, self._policy, self._run = store, keep, policy, run
         self._last = run.progress
 
@@ -269,5 +269,17 @@ class _Saves:
             self.save()
 
     def save(self) -> None:
-        write_cut(self._store, self._run.cut(), self._run.metrics, created_at=time.time())
-        self._store.prune(self._keep)
+        save_cut(self._store, self._run.cut(), self._run.metrics, self._keep)
+
+
+def save_cut(store: StateStore, cut: Cut, metrics: Mapping[str, Metrics], keep: Retention | None) -> None:
+    """Save a run that stands still, and remove the states that need not stay.
+
+    Args:
+        store: where to.
+        cut: of the run.
+        metrics: the newest of each trainer.
+        keep: which states stay; None keeps the newest three.
+    """
+    write_cut(store, cut, metrics, created_at=time.time())
+    store.prune(latest_n(3) if keep is None else keep)

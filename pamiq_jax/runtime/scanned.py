@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint import Retention, StateStore, latest_n
+from pamiq_jax.checkpoint import Retention, StateStore
 from pamiq_jax.data import CollectorCounts
 from pamiq_jax.errors import InvalidValueError, NonFiniteError, TooManyBadUpdatesError, WorkerError
 from pamiq_jax.lifecycle import TrainerPhase
@@ -25,11 +25,10 @@ from pamiq_jax.runtime.compile import compile_system, handed_on, publish_functio
 from pamiq_jax.runtime.environment import PureEnvironment
 from pamiq_jax.runtime.faults import FAIL_FAST
 from pamiq_jax.runtime.inferring import begin_interaction
-from pamiq_jax.runtime.lockstep import FREE_INTERVAL_SECONDS, rounds_of
+from pamiq_jax.runtime.lockstep import FREE_INTERVAL_SECONDS, rounds_of, save_cut
 from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rollback import check_updates
 from pamiq_jax.runtime.saved import Cut, collected
-from pamiq_jax.runtime.saver import write_cut
 from pamiq_jax.runtime.saving import Begun, begin, check_policies, find_origin
 from pamiq_jax.runtime.scan_state import (
     TOO_MANY_SKIPS,
@@ -167,9 +166,7 @@ def run_scanned(
     run = ScannedRun(begin(compile_system(system, seed=seed), origin, clock := VirtualClock()), clock, seed)
     result = run.end(run.compile(rounds, train_every, train_ticks)())
     if place is not None:
-        store = StateStore(place)
-        write_cut(store, run.cut(), run.newest_metrics, created_at=time.time())
-        store.prune(latest_n(3) if keep is None else keep)
+        save_cut(StateStore(place), run.cut(), run.newest_metrics, keep)
     return result
 
 

@@ -15,6 +15,7 @@ from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import handed_on, published_params
 from pamiq_jax.runtime.failures import named
+from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
 from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, progress, used_by
@@ -171,9 +172,17 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
     except (Exception, SystemExit, GeneratorExit) as raised:  # the user's code: it concerns this trainer alone
         error = raised if isinstance(raised, Exception) else RuntimeError(f"it raised {raised!r}")
         error.add_note(f"while it was {run.phase}")
-        failed = after_failure(policy, work.name, run, error, work.clock.now())
-        run = _move(work, failed.run, failed.event)
-        return learner.with_trainer(work.name, run), TrainReport(work.name, metrics, version, error=failed.error)
+        return _failed(work, learner, run, policy, TrainReport(work.name, metrics, version, error=error))
+
+
+def _failed(
+    work: _Work, learner: LearnerState, run: TrainerRun, policy: FaultPolicy, report: TrainReport
+) -> tuple[LearnerState, TrainReport]:
+    """Have a trainer begin anew or end, as the policy says of the report's error."""
+    assert report.error is not None
+    failed = after_failure(policy, work.name, run, report.error, work.clock.now())
+    run = _move(work, failed.run, failed.event)
+    return learner.with_trainer(work.name, run), report._replace(error=failed.error)
 
 
 def _fail(work: _Work, learner: LearnerState, error: Exception) -> tuple[LearnerState, TrainReport]:
@@ -182,9 +191,7 @@ def _fail(work: _Work, learner: LearnerState, error: Exception) -> tuple[Learner
     run = keep_good(policy, learner.trainers[work.name])
     if broken_for(work.programs, learner, work.name) is not None:
         policy = policy._replace(restarts=0)
-    failed = after_failure(policy, work.name, run, error, work.clock.now())
-    run = _move(work, failed.run, failed.event)
-    return learner.with_trainer(work.name, run), TrainReport(work.name, error=failed.error)
+    return _failed(work, learner, run, policy, TrainReport(work.name, error=error))
 
 
 def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, override
 from pamiq_jax.display import ALARM, PAPER, Arrow, Box, drawing, escape, numbers
 
 if TYPE_CHECKING:
+    from pamiq_jax.runtime.interaction import Interaction
     from pamiq_jax.runtime.system import Schedule, System
 
 _KINDS = ("interaction", "buffer", "trainer", "model")
@@ -135,8 +136,7 @@ def wiring(system: System) -> Wiring:
 
 def _parts(system: System) -> Iterator[tuple[Part, str]]:
     for name, interaction in system.interactions.items():
-        every = interaction.interval_seconds
-        yield Part("interaction", name), "as fast as it can" if every is None else f"every {every:g} s"
+        yield Part("interaction", name), pace(interaction)
     for name, buffer in system.buffers.items():
         yield Part("buffer", name), repr(buffer)
     for name, schedule in system.trainers.items():
@@ -144,6 +144,16 @@ def _parts(system: System) -> Iterator[tuple[Part, str]]:
     for name, model in system.models.items():
         state = [word for word, holds in (("frozen", not model.train), ("not published", not model.infer)) if holds]
         yield Part("model", name), ", ".join([f"{numbers(model.params):,} numbers", *state])
+
+
+def pace(interaction: Interaction) -> str:
+    """Return in words how often an interaction acts.
+
+    Args:
+        interaction: of a system.
+    """
+    every = interaction.interval_seconds
+    return "as fast as it can" if every is None else f"every {every:g} s"
 
 
 def _when(schedule: Schedule) -> str:

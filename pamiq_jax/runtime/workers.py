@@ -157,9 +157,12 @@ class Workers:
                 self.phases[name] = run.phase
                 remedy = f"resume with revive=({name!r},) to have it begin anew"
                 error = QuarantinedError(f"trainer {name!r} is {run.reason}; {remedy}")
-                self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
-                self.ended = {**self.ended, name: f"is {run.reason}; {remedy}"}
+                self._quarantine(name, error, f"is {run.reason}; {remedy}")
                 log_failure(name, run, error)
+
+    def _quarantine(self, name: str, error: Exception, reason: str) -> None:
+        self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
+        self.ended = {**self.ended, name: reason}
 
     def _train_until_end(self, ready: Ready) -> None:
         pulse = self.control.heartbeats[TRAINING]
@@ -267,8 +270,7 @@ class Workers:
             return
         log_failure(name, run, error)
         if run.phase is TrainerPhase.FAILED:
-            self.quarantined = {**self.quarantined, name: worker_error(f"trainer {name}", error)}
-            self.ended = {**self.ended, name: f"is {run.reason}"}
+            self._quarantine(name, error, f"is {run.reason}")
             self.control.notify()
         metrics = ChunkMetrics({**report.metrics, "rollbacks": np.int32(run.faults.rollbacks)})
         self._put_row(ready, name, run.steps, report.version, metrics)
