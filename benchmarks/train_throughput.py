@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,24 +30,38 @@ def _params() -> dict[str, jax.Array]:
     }
 
 
+def bare_step(
+    loss_fn: Callable[..., Any], tx: optax.GradientTransformation, values: jax.Array
+) -> Callable[[Any, None], tuple[Any, jax.Array]]:
+    """Return a step for `lax.scan`, written as without any library: it draws a batch and follows the gradient.
+
+    Args:
+        loss_fn: `(params, batch, key) -> (loss, metrics)`.
+        tx: the optimizer.
+        values: the records, `[RECORDS, ...]`.
+    """
+
+    def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        params, opt_state, key = carry
+        key, sample_key = jax.random.split(key)
+        batch = values[jax.random.randint(sample_key, (BATCH,), 0, RECORDS)]
+        (loss, _metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, key)
+        updates, opt_state = tx.update(gradients, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, key), loss
+
+    return step
+
+
 def _bare(data: np.ndarray[Any, Any], chunk: int, chunks: int) -> float:
     """The reference: what a competent person writes without any library."""
     tx = optax.adam(1e-3)
-
-    def step(carry: Any, _: Any) -> tuple[Any, jax.Array]:
-        params, opt_state, key = carry
-        key, sample_key = jax.random.split(key)
-        batch = records[jax.random.randint(sample_key, (BATCH,), 0, RECORDS)]
-        (loss, _), gradients = jax.value_and_grad(_loss, has_aux=True)(params, batch, key)
-        updates, opt_state = tx.update(gradients, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state, key), loss
+    step = bare_step(_loss, tx, jnp.array(data))
 
     @jax.jit
     def run(carry: Any) -> tuple[Any, jax.Array]:
         carry, losses = jax.lax.scan(step, carry, None, length=chunk)
         return carry, jnp.mean(losses)
 
-    records = jnp.array(data)
     params = {"model": _params()}
     carry = (params, tx.init(params), jax.random.key(1))
     carry, _ = jax.block_until_ready(run(carry))

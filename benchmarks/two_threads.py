@@ -13,8 +13,9 @@ import numpy as np
 import optax
 
 import pamiq_jax as pj
+from benchmarks.train_throughput import BATCH, FEATURES, HIDDEN, RECORDS, bare_step
 
-FEATURES, HIDDEN, ACTIONS, BATCH, RECORDS = 64, 256, 8, 64, 4096
+ACTIONS = 8
 INTERVAL_SECONDS = 0.02
 
 
@@ -117,16 +118,8 @@ class Bare:
     """The reference: one thread trains and puts its parameters into a list of one, another one acts with them."""
 
     def __init__(self, chunk: int) -> None:
-        tx, values = optax.adam(1e-3), jnp.array(data())
-
-        def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
-            params, opt_state, key = carry
-            key, sample_key = jax.random.split(key)
-            batch = values[jax.random.randint(sample_key, (BATCH,), 0, RECORDS)]
-            (loss, _), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, key)
-            updates, opt_state = tx.update(gradients, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state, key), loss
-
+        tx = optax.adam(1e-3)
+        step = bare_step(loss_fn, tx, jnp.array(data()))
         self._train = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=chunk)[0])
         self._act = jax.jit(policy)
         first = {"policy": params()}
