@@ -64,8 +64,11 @@ def stepped(form: Form) -> list[Row]:
                 losses.check(saves_on, "the policy saves no more")
                 newest = store.latest()
                 losses.check(newest is not None and newest.number > first.number, "the newest state is not the newest")
-            last, written = run.save(PATIENCE), run.status.saves.written
+            acknowledged, written = run.save(PATIENCE), run.status.saves.written
             losses.check(run.status.stuck == () and run.status.errors == (), "a thread counts as stuck")
+        last = store.latest()  # the policy may have saved once more before the run ended
+        assert last is not None
+        losses.check(last.number >= acknowledged.number, "an acknowledged save was lost")
         with pj.launch(busy_system(), directory=place, resume=True) as again:
             again.wait_until_ready()
             losses.check(
