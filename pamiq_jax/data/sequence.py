@@ -99,6 +99,7 @@ def sequence_buffer[X](
     Raises:
         InvalidValueError: an argument is outside its range, a window is longer than the capacity, or the stride
             does not divide it.
+        UnknownNameError: records have no entry `carry`; from `init` if there is no example.
 
     Example:
         >>> buffer = sequence_buffer(capacity=8, window=3, ends_segment=lambda data: data["done"])
@@ -120,6 +121,8 @@ def sequence_buffer[X](
         remedy = f"raise the capacity to {-(-capacity // stride) * stride}"
         raise InvalidValueError("sequence_buffer(stride)", stride, f"a divisor of the capacity {capacity}", remedy)
     layout = _Layout(capacity, length, stride, carry, starts_segment, ends_segment)
+    if example is not None:
+        _check_carry(layout, example)
     return Buffer(
         kind="sequence_buffer",
         init=partial(_init, layout),
@@ -137,10 +140,7 @@ def sequence_buffer[X](
 
 
 def _init[X](layout: _Layout, example: X) -> SequenceState[X]:
-    data = _data(example)
-    if layout.carry is not None and not (isinstance(data, Mapping) and layout.carry in data):
-        known: list[str] = list(data) if isinstance(data, Mapping) else []
-        raise UnknownNameError("entry of the data", layout.carry, known, "sequence_buffer(carry)")
+    _check_carry(layout, example)
     records = _map_records(
         layout,
         partial(zero_rows, layout.capacity),
@@ -150,6 +150,13 @@ def _init[X](layout: _Layout, example: X) -> SequenceState[X]:
     ring = RingState(records, head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32))
     ends = jnp.zeros((layout.capacity - layout.length) // layout.stride + 1, jnp.int32)
     return SequenceState(ring, ends, *(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def _check_carry(layout: _Layout, example: PyTree) -> None:
+    data = _data(example)
+    if layout.carry is not None and not (isinstance(data, Mapping) and layout.carry in data):
+        known: list[str] = list(data) if isinstance(data, Mapping) else []
+        raise UnknownNameError("entry of the data", layout.carry, known, "sequence_buffer(carry)")
 
 
 def _data(records: PyTree) -> PyTree:

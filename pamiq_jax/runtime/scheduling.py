@@ -65,6 +65,11 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
     trainers = programs.system.trainers
     chosen = min(able, key=lambda name: (-trainers[name].priority, used_by(learner, name)))
     turn = (names.index(chosen) + 1) % len(names)
+    for name in able:
+        run = learner.trainers[name]
+        if run.phase is TrainerPhase.WAITING and trainers[name].priority < trainers[chosen].priority:
+            reason = f"{run.reason}; {chosen!r} goes first, its priority is higher"
+            learner = learner.with_trainer(name, run._replace(reason=reason))
     return Choice(learner._replace(turn=turn, now_used=used_by(learner, chosen)), chosen)
 
 

@@ -34,7 +34,8 @@ def gradient_trainer[P, B](
 
     Args:
         loss_fn: `(params, batch, rng_key) -> (loss, metrics)`, a scalar and a dict of scalars. Among them
-            "priorities", float32 `[B]`, are given to the records of the batch, see `prioritized_buffer`.
+            "priorities", float32 `[B]`, are given to the records of the batch, see `prioritized_buffer`, and one named
+            "loss" is reported in the place of the loss.
         tx: any optax transformation; schedules count updates. One that asks for the loss (`value=`) gets it.
         trains: names of the models to take from the parameters that `init` is given; the loss then
             gets a dict by name. None takes the whole tree, whatever its form.

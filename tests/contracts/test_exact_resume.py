@@ -1,199 +1,55 @@
-"""Exact resume: N ticks in lockstep are k ticks, a save, and N - k ticks of a new system, bit for bit.
+"""Exact resume: N ticks in lockstep are k ticks, a save, a kill, and N - k ticks in a new process, bit for bit.
 
 One row for every kind of buffer and for every example. In each, k is a tick at which a trainer is inside a run.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+import functools
+import json
+import signal
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 
-import pamiq_jax as pj
-from examples import cartpole, classifiers, curiosity, dreamer, forward_dynamics, gan, jepa, ppo, replicas, vae
-from examples.digits import Digits, load_digits
-from pamiq_jax.data import Buffer, mixed_buffer, reservoir_buffer, rollout_buffer, sequence_buffer
-from tests.runtime.fakes import AGENT, SavedWorld
-from tests.runtime.resuming import MakeSystem, assert_goes_on_as, quick_compiles, run_straight, state_within_a_run
+from tests.contracts.resume_table import BUFFERS, EXAMPLES, GROUPS
+from tests.runtime.resuming import finish, start
+
+type Ends = dict[str, dict[str, Any]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with quick_compiles(tmp_path_factory.mktemp("programs")):
-        yield
+@pytest.fixture(scope="module")
+def ends_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Ends, Ends]]:
+    """Return how the systems of a group end: in a process that is killed then, and in one that goes on from within."""
+    programs, states = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("states")
+
+    def run(task: str, *arguments: object) -> tuple[int, Ends]:
+        code, output = finish(start(programs, "tests.contracts.resume_table", task, states, *arguments))
+        return code, {said.pop("name"): said for said in map(json.loads, output.splitlines())}
+
+    @functools.cache
+    def ends(group: str) -> tuple[Ends, Ends]:
+        code, straight = run("straight", group)
+        assert code == -signal.SIGKILL, f"ended with {code} after {list(straight)}"
+        code, resumed = run("resumed", group, json.dumps({name: said["state"] for name, said in straight.items()}))
+        assert code == 0, f"ended with {code} after {list(resumed)}"
+        return straight, resumed
+
+    return ends
 
 
-ROUNDS: dict[str, Any] = {"batch_size": 4, "steps": 4, "steps_per_chunk": 2, "when": pj.min_size(4) & pj.min_new(3)}
-"""Runs of two chunks, so that every second tick or so is inside one."""
-
-
-def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
-    """Draw the model to what was seen; says how far each record is if the buffer wants to know."""
-    records = getattr(batch, "records", batch)
-    seen = jnp.tanh(records["observation"])
-    errors = jnp.mean((seen - params["policy"].reshape((1,) * (seen.ndim - 1) + (3,))) ** 2, axis=-1)
-    if records is batch:
-        return jnp.mean(errors) + 0.1 * jax.random.uniform(rng_key) * jnp.sum(params["policy"]), {}
-    return jnp.mean(batch.weights * errors), {"priorities": errors}
-
-
-TRAINER = pj.gradient_trainer(loss_fn, optax.adam(0.05), trains=("policy",))
-
-
-def learning_from(make_buffer: Callable[[], Buffer[Any, Any, Any]], **changes: Any) -> pj.System:
-    return pj.System(
-        models={"policy": pj.Model(jnp.zeros(3))},
-        buffers={"seen": make_buffer()},
-        trainers={"fit": pj.Schedule(TRAINER, data="seen", **(ROUNDS | changes))},
-        interaction=pj.Interaction(AGENT, SavedWorld()),
-    )
-
-
-def windows() -> Buffer[Any, Any, Any]:
-    return sequence_buffer(12, window=4, burn_in=1, stride=2, carry="carry")
-
-
-def mixed() -> Buffer[Any, Any, Any]:
-    return mixed_buffer([pj.ring_buffer(6), reservoir_buffer(8, seed=1)], [1, 1])
-
-
-BUFFERS: dict[str, MakeSystem] = {
-    name: partial(learning_from, make, **changes)
-    for name, make, changes in [
-        ("ring, uniform", lambda: pj.ring_buffer(10), {}),
-        ("ring, in epochs", lambda: pj.ring_buffer(10, sampling="epochs"), {}),
-        ("ring, in order", lambda: pj.ring_buffer(10, sampling="in_order"), {}),
-        ("ring on the host", lambda: pj.ring_buffer(10, placement="host"), {}),
-        ("reservoir", lambda: reservoir_buffer(8, seed=3), {}),
-        ("sequence", windows, {"batch_size": 2, "when": pj.min_size(6) & pj.min_new(3)}),
-        ("rollout", lambda: rollout_buffer(4), {"batch_size": 5, "when": pj.min_new(4)}),
-        ("prioritized", lambda: pj.prioritized_buffer(10), {}),
-        ("prioritized on the host", lambda: pj.prioritized_buffer(10, placement="host"), {}),
-        ("mix", mixed, {}),
-        ("mix of prioritized", lambda: mixed_buffer([pj.prioritized_buffer(6), pj.prioritized_buffer(9)], [1, 3]), {}),
-    ]
-}
-
-
-@pytest.mark.parametrize("make", BUFFERS.values(), ids=BUFFERS)
-def test_every_buffer(make: MakeSystem, tmp_path: Path) -> None:
-    straight = run_straight(make, 24, tmp_path, since=14)
-    assert_goes_on_as(straight, make, tmp_path, state_within_a_run(tmp_path, straight.states))
-
-
-def smaller(system: pj.System, **changes: Any) -> pj.System:
-    """Return a system whose runs are short, and begin early."""
-    schedules = {name: dataclasses.replace(schedule, **changes) for name, schedule in system.trainers.items()}
-    return dataclasses.replace(system, trainers=schedules)
-
-
-def of_digits(make: Callable[[np.ndarray], pj.System]) -> pj.System:
-    return smaller(make(load_digits()[0].images[:10]), **ROUNDS)
-
-
-def of_windows(make: Callable[[], pj.System]) -> pj.System:
-    return smaller(make(), **(ROUNDS | {"when": pj.min_size(10) & pj.min_new(3)}))
-
-
-def dreams() -> pj.System:
-    world = forward_dynamics.init_dynamics(0)
-    return of_windows(lambda: dreamer.make_system(world, steps=100))
-
-
-def balanced() -> pj.System:
-    system = cartpole.make_system(2)
-    schedule = dataclasses.replace(system.trainers["a2c"], batch_size=4, steps=2, steps_per_chunk=1)
-    buffers = {"rollout": pj.rollout_buffer(4, bootstrap=0)}
-    return dataclasses.replace(system, buffers=buffers, trainers={"a2c": schedule})
-
-
-def tiny_task(task: ppo.Task) -> ppo.Task:
-    return dataclasses.replace(task, num_envs=2, rollout_length=4, gradient_steps=4, minibatch_size=4, hidden=(8,))
-
-
-def updates(task: ppo.Task) -> pj.System:
-    return smaller(ppo.make_system(tiny_task(task)), steps_per_chunk=2)
-
-
-def curious() -> pj.System:
-    system = curiosity.make_system()
-    learn = dataclasses.replace(system.trainers["dynamics"], **(ROUNDS | {"when": pj.min_size(10) & pj.min_new(3)}))
-    update = dataclasses.replace(system.trainers["ppo"], steps_per_chunk=2)
-    return dataclasses.replace(system, trainers={"dynamics": learn, "ppo": update})
-
-
-def classified(variant: Callable[[], classifiers.Variant]) -> pj.System:
-    system = smaller(classifiers.make_system(variant(), load_digits()[0]), **ROUNDS)
-    # A tick a millisecond, as all systems of this table.
-    return dataclasses.replace(system, interaction=dataclasses.replace(system.interaction, interval_seconds=None))
-
-
-def bred() -> pj.System:
-    """Return a system in which a vmapped family of classifiers learns, with what is drawn as both of its batches."""
-    system = classified(classifiers.linen_variant)
-    params = replicas.first_params()["classifier"]
-
-    def act(params: Any, carry: Any, image: jax.Array, rng_key: jax.Array) -> Any:
-        logits: Any = replicas.classifier.apply(params["classifier"], image[None])
-        return carry, logits.argmax(-1)[0].astype(jnp.int32), {}
-
-    def both(records: Any) -> Any:
-        digits = Digits(records.data["image"], records.data["label"])
-        return {"train": digits, "validation": digits}
-
-    schedule = pj.Schedule(replicas.make_population(4), data="seen", prepare=both, **ROUNDS)
-    assert isinstance(system.interaction, pj.Interaction)
-    return dataclasses.replace(
-        system,
-        models={"classifier": pj.Model(params)},
-        trainers={"population": schedule},
-        interaction=dataclasses.replace(system.interaction, agent=pj.Agent(act)),
-    )
-
-
-EXAMPLES: dict[str, MakeSystem] = {
-    "cartpole": balanced,
-    "vae": partial(of_digits, vae.make_system),
-    "jepa": partial(of_digits, jepa.make_system),
-    "gan": partial(of_digits, gan.make_system),
-    "forward_dynamics": partial(of_windows, forward_dynamics.make_system),
-    "dreamer": dreams,
-    "ppo, discrete": partial(updates, ppo.CARTPOLE),
-    "ppo, continuous": partial(updates, ppo.PENDULUM),
-    "curiosity": curious,
-    "classifiers, linen": partial(classified, classifiers.linen_variant),
-    "classifiers, nnx": partial(classified, classifiers.nnx_variant),
-    "replicas": bred,
-}
-
-
-@pytest.fixture
-def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (forward_dynamics, dreamer, curiosity):
-        monkeypatch.setattr(module, "CAPACITY", 64)
-        monkeypatch.setattr(module, "WINDOW", 5)
-    monkeypatch.setattr(forward_dynamics, "IMAGINED", 2)
-    monkeypatch.setattr(dreamer, "HORIZON", 3)
-    task = dataclasses.replace(tiny_task(curiosity.TASK), num_envs=curiosity.CARS)
-    monkeypatch.setattr(curiosity, "TASK", task)
-
-
-@pytest.mark.usefixtures("short_windows")
-@pytest.mark.parametrize("make", EXAMPLES.values(), ids=EXAMPLES)
-def test_every_example(make: MakeSystem, tmp_path: Path) -> None:
-    straight = run_straight(make, 30, tmp_path, since=18)
-    assert_goes_on_as(straight, make, tmp_path, state_within_a_run(tmp_path, straight.states))
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
+def test_goes_on_as_if_nothing_had_been(group: str, name: str, ends_of: Callable[[str], tuple[Ends, Ends]]) -> None:
+    straight, resumed = (of_process[name]["end"] for of_process in ends_of(group))
+    for said in ("metrics", "ticks"):
+        assert resumed[said], f"no {said} after the save"
+        straight[said] = straight[said][-len(resumed[said]) :]
+    assert resumed == straight
 
 
 def test_every_example_has_a_row() -> None:
     from examples.__main__ import names
 
     assert {name.split(",")[0] for name in EXAMPLES} == set(names())
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted([*BUFFERS, *EXAMPLES])

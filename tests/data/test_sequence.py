@@ -211,6 +211,8 @@ def test_arguments_outside_their_range_are_refused(arguments: Any, message: str)
 def test_a_carry_that_is_not_there_is_refused_by_name(example: Any) -> None:
     with pytest.raises(UnknownNameError, match=r"sequence_buffer\(carry\): no entry .* named 'hidden'.*'x', 'y'"):
         sequence_buffer(4, window=2, carry="hidden").init(example)
+    with pytest.raises(UnknownNameError, match=r"sequence_buffer\(carry\): no entry .* named 'hidden'"):
+        sequence_buffer(4, window=2, carry="hidden", example=example)
 
 
 @pytest.mark.parametrize(

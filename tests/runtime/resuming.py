@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +17,12 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint import StateStore
 from pamiq_jax.publishing import Snapshot
-from pamiq_jax.runtime import InferReport, LearnerState
-from tests.runtime.fakes import assert_equal_trees
+from pamiq_jax.runtime import LearnerState
+from tests.runtime.fakes import PATIENCE
+
+ROOT = Path(__file__).parents[2]
 
 type MakeSystem = Callable[[], pj.System]
 """A new system each time, with environments of its own."""
@@ -62,33 +67,15 @@ def quick_compiles(directory: Path) -> Iterator[None]:
     jax.clear_caches()  # what other modules compile is compiled as usual
 
 
-def digest(result: pj.LockstepResult) -> str:
-    """Return a checksum of all leaves of a run's end, and of the last metrics."""
+def digest(tree: Any) -> str:
+    """Return a checksum of the names, dtypes, shapes and bytes of all leaves."""
     checksum = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path((parts_of(result), result.metrics[-3:]))[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         checksum.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
     return checksum.hexdigest()
-
-
-class Straight(NamedTuple):
-    """A run without an interruption, and the states that it has left behind."""
-
-    result: pj.LockstepResult
-    reports: list[InferReport]
-    states: list[StateInfo]
-
-
-def run_straight(make: MakeSystem, ticks: int, directory: Path, *, since: int, **options: Any) -> Straight:
-    """Return a run that is saved after each tick from `since` on, and goes on after that."""
-    reports: list[InferReport] = []
-    is_due = pj.when(lambda now, last: now.time_ms >= since)  # without an interval a tick is a millisecond
-    result = pj.run_lockstep(
-        make(), ticks, directory=directory, save=is_due, keep=latest_n(ticks), on_interaction=reports.append, **options
-    )
-    return Straight(result, reports, [*StateStore(directory).states()][:-1])  # the last one is of the end
 
 
 def phases(directory: Path, number: int) -> dict[str, tuple[str, int]]:
@@ -98,22 +85,19 @@ def phases(directory: Path, number: int) -> dict[str, tuple[str, int]]:
     return {name.split("'")[3]: (leaves[f"{name}['phase']"], leaves[f"{name}['chunk']"]) for name in names}
 
 
-def state_within_a_run(directory: Path, states: list[StateInfo]) -> StateInfo:
-    """Return the first state in which some trainer has done a part of its run."""
-    for state in states:
-        if any(phase == "training" and chunk > 0 for phase, chunk in phases(directory, state.number).values()):
-            return state
-    raise AssertionError(f"no trainer is inside a run in any of {len(states)} states")
+def start(programs: Path, module: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a module of the tests in a process of its own; those with the same `programs` share what they compile."""
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    }
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def assert_goes_on_as(straight: Straight, make: MakeSystem, directory: Path, state: StateInfo, **options: Any) -> None:
-    """Fail unless a new system that goes on from a state does and becomes the same as the uninterrupted run."""
-    done, reports = sum(state.facts["ticks"].values()), list[InferReport]()
-    ticks = len(straight.reports) - done
-    rest = pj.run_lockstep(
-        make(), ticks, directory=directory, resume=state.number, on_interaction=reports.append, **options
-    )
-    assert_equal_trees(parts_of(straight.result), parts_of(rest))
-    assert rest.metrics, "nothing was learned after the save"
-    assert_equal_trees(straight.result.metrics[-len(rest.metrics) :], rest.metrics)
-    assert_equal_trees(straight.reports[done:], reports)
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return how a process ended, and what it said."""
+    output, _ = process.communicate(timeout=10 * PATIENCE)
+    return process.returncode, output

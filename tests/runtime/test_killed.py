@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +12,29 @@ import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
 from tests.runtime.fakes import PATIENCE
 from tests.runtime.resume_process import SAVED_AFTER, SYSTEMS, bring, live_system
-from tests.runtime.resuming import phases
+from tests.runtime.resuming import finish, phases, start
 
-ROOT = Path(__file__).parents[2]
-
-
-def start(programs: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start `resume_process`; processes share what they compile."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-    }
-    command = [sys.executable, "-m", "tests.runtime.resume_process", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=4 * PATIENCE)
-    return process.returncode, output
+MODULE = "tests.runtime.resume_process"
 
 
 def test_a_new_process_ends_where_one_without_an_interruption_does(tmp_path: Path) -> None:
     programs = tmp_path / "programs"
-    for process in [start(programs, "killed", name, tmp_path) for name in SYSTEMS]:
+    for process in [start(programs, MODULE, "killed", name, tmp_path) for name in SYSTEMS]:
         assert finish(process) == (-signal.SIGKILL, "")
     for name in SYSTEMS:
         (state,) = StateStore(tmp_path / name).states()
         assert sum(state.facts["ticks"].values()) == SAVED_AFTER
         assert any(phase == "training" and chunk for phase, chunk in phases(tmp_path / name, state.number).values())
     resumed, straight = (
-        finish(process) for process in [start(programs, "resumed", tmp_path), start(programs, "straight")]
+        finish(process)
+        for process in [start(programs, MODULE, "resumed", tmp_path), start(programs, MODULE, "straight")]
     )
     assert resumed == straight
     assert [line.split()[0] for line in resumed[1].splitlines()] == list(SYSTEMS)
 
 
 def test_a_live_run_that_is_killed_goes_on_from_what_was_acknowledged(tmp_path: Path) -> None:
-    process = start(tmp_path / "programs", "live", tmp_path / "run")
+    process = start(tmp_path / "programs", MODULE, "live", tmp_path / "run")
     assert process.stdout is not None
     try:
         number, version = map(int, process.stdout.readline().split())

@@ -234,6 +234,16 @@ class TestSharing:
     def test_priorities(self) -> None:
         assert self.shares(10, {"low": 1.0, "high": 1.0}, high={"priority": 1}) == {"low": 0, "high": 10}
 
+    def test_who_waits_for_a_higher_priority_says_so(self) -> None:
+        trainers = {
+            "low": scheduled(python_trainer(lambda number: None, model="low")),
+            "high": scheduled(python_trainer(lambda number: None, model="high"), priority=1),
+        }
+        bench = Bench(fed_system(models={name: pj.Model(jnp.zeros(3)) for name in trainers}, trainers=trainers))
+        bench.feed(1)
+        assert bench.tick().trainer == "high"
+        assert bench.learner.trainers["low"].reason.endswith("; 'high' goes first, its priority is higher")
+
     def test_after(self) -> None:
         shares = self.shares(12, {"first": 1.0, "second": 1.0}, first={"weight": 10.0}, second={"after": ("first",)})
         assert 0 < shares["second"] <= shares["first"]
