@@ -135,6 +135,7 @@ class Buffer[S, X, R](NamedTuple):
         filled: how many records `init` puts into it, for a source of data that is there already.
         goes_on: batches are numbered over all of a trainer's runs, under one key, so that the second run goes on in
             the epoch where the first one ended; else each run begins anew.
+        keeps_all: `size` is always the number of records added, up to the capacity, so that nobody need ask for it.
         kind: what made it, for its text.
 
     Example:
@@ -172,6 +173,7 @@ class Buffer[S, X, R](NamedTuple):
     fresh: int = 0
     filled: int = 0
     goes_on: bool = False
+    keeps_all: bool = False
     kind: str = "Buffer"
 
     @override

@@ -83,6 +83,7 @@ def mixed_buffer[X, R](buffers: Sequence[Buffer[Any, X, R]], weights: Sequence[f
         return jnp.all(jnp.stack([check(states[place]) for place, check in checks]))
 
     return Buffer(
+        keeps_all=all(buffer.keeps_all for buffer in buffers),
         kind="mixed_buffer",
         init=lambda example: tuple(buffer.init(example) for buffer in buffers),
         add=partial(_add, buffers),

@@ -109,6 +109,7 @@ def prioritized_buffer[X](
         raise InvalidValueError("prioritized_buffer(beta)", beta, "0 to 1")
     ring = ring_buffer(capacity, placement=placement, example=example)
     return Buffer(
+        keeps_all=True,
         kind="prioritized_buffer",
         init=partial(_init, ring),
         add=partial(_add, ring),

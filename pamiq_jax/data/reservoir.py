@@ -80,6 +80,7 @@ def reservoir_buffer[X](
     check_storage("reservoir_buffer", capacity, placement)
     probability = _replace_probability(capacity, replace_probability, expected_survival_length)
     return Buffer(
+        keeps_all=True,
         kind="reservoir_buffer",
         init=partial(_init, capacity, seed),
         add=partial(_add, capacity, probability),

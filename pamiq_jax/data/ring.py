@@ -61,6 +61,7 @@ def ring_buffer[X](
         raise InvalidValueError("ring_buffer(sampling)", sampling, f"one of {', '.join(map(repr, names))}")
     goes_by_position = sampling != "uniform"  # then the places must not move within a run
     return Buffer(
+        keeps_all=True,
         kind="ring_buffer",
         init=partial(_init, capacity),
         add=partial(_add, capacity),

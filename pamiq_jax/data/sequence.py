@@ -124,6 +124,7 @@ def sequence_buffer[X](
     if example is not None:
         _check_carry(layout, example)
     return Buffer(
+        keeps_all=True,
         kind="sequence_buffer",
         init=partial(_init, layout),
         add=partial(_add, layout),

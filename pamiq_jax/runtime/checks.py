@@ -26,8 +26,9 @@ def check_system(system: System) -> None:
     _check_kinds(system)
     for name, schedule in system.trainers.items():
         _check_names(system, f"trainer {name!r}", schedule)
-        _check_models(system, f"trainer {name!r}", schedule)
         _check_data(system, f"trainer {name!r}", schedule)
+    for name in system.trainers:  # all their names are known by now
+        _check_models(system, name)
     _check_order(system)
     _check_versions(system)
     _check_interactions(system)
@@ -91,8 +92,8 @@ def _check_names(system: System, where: str, schedule: Schedule) -> None:
             raise UnknownNameError("trainer", other, system.trainers, f"{where} after")
 
 
-def _check_models(system: System, where: str, schedule: Schedule) -> None:
-    trainer = schedule.trainer
+def _check_models(system: System, name: str) -> None:
+    trainer, where = system.trainers[name].trainer, f"trainer {name!r}"
     for model in trainer.trains or ():
         if not system.models[model].train:
             raise InvalidValueError(f"Model {model!r} train", False, f"True, since {where} trains it")
@@ -100,6 +101,17 @@ def _check_models(system: System, where: str, schedule: Schedule) -> None:
         is_asked_for = model not in (trainer.trains or ()) or trainer.publishes != trainer.trains
         if is_asked_for and not system.models[model].infer:
             raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
+    for model in system.made_by(name):
+        if not system.models[model].train:
+            expected = f"True, since {where} publishes new versions of it"
+            raise InvalidValueError(f"Model {model!r} train", False, expected)
+        makers = [other for other in system.trainers if model in {*system.trained_by(other), *system.made_by(other)}]
+        if others := [other for other in makers if other != name]:
+            expected = f"only models that no other trainer makes: {model!r} is that of {others[0]!r} too"
+            raise InvalidValueError(f"{where} publishes", model, expected, "give one of the two another model")
+        if system.models[model].dtype is not None and model in system.handed_on:
+            expected = f"None, since another trainer reads what {where} publishes"
+            raise InvalidValueError(f"Model {model!r} dtype", system.models[model].dtype, expected)
     for model in trainer.reads:
         if model in (trainer.trains or ()):
             raise InvalidValueError(f"{where} reads", model, "models that it does not train itself")
@@ -144,14 +156,17 @@ def _check_versions(system: System) -> None:
             for source in sources
         )
 
-    beginners = {name for name, schedule in system.trainers.items() if can_begin(schedule)}
+    asking = {name for name, schedule in system.trainers.items() if not can_begin(schedule)}
+    beginners = set(system.trainers) - asking
+    while late := {name for name in beginners if not beginners.issuperset(system.trainers[name].after)}:
+        beginners -= late
     waiting = {schedule.group for name, schedule in system.trainers.items() if name not in beginners}
     for name in beginners:
         group = system.trainers[name].group
         if system.published_by(name) and (group is None or group not in waiting):
             return  # from here on there are versions for all
     for name, schedule in system.trainers.items():
-        if name not in beginners:
+        if name in asking:
             raise UnsatisfiableConditionError(
                 f"trainer {name!r} would wait for ever for {schedule.when!r}: no version is published before a trainer "
                 "has run, and each that publishes waits for one; give it another condition, for example min_new(100)"

@@ -84,6 +84,11 @@ def compile_system(
         system=system,
         acting=acting,
         add={name: _compile_add(system, name, run.state, examples[name]) for name, run in buffers.items()},
+        sizes={
+            name: jax.jit(buffer.size).lower(buffers[name].state).compile()
+            for name, buffer in system.buffers.items()
+            if not buffer.keeps_all
+        },
         can_sample={
             name: jax.jit(can_sample).lower(buffers[name].state).compile()
             for name, buffer in system.buffers.items()
@@ -100,8 +105,7 @@ def compile_system(
         skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
     )
     check_priorities_come(system, runs, buffers)
-    models = {name: own(system.models[name].params) for name in system.handed_on}
-    return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
+    return Compiled(programs, LearnerState(runs, buffers, _first_models(system, runs)), actors, params, examples)
 
 
 def _named_key(base: jax.Array, name: str) -> jax.Array:
@@ -119,6 +123,16 @@ def _first_run(system: System, name: str, base: jax.Array) -> TrainerRun:
     return TrainerRun(state=state, data_key=data_key, run_key=data_key, last=last, after=after)
 
 
+def _first_models(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
+    """Return what trainers take over in their first runs: of what a trainer only publishes, what it begins with."""
+    models = {name: own(system.models[name].params) for name in system.handed_on}
+    for name, run in runs.items():
+        if made := system.handed_on.intersection(system.made_by(name)):
+            given = publish_function(system, name)(run.state)
+            models |= {model: given[model] for model in made}
+    return models
+
+
 def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
     params = {
         name: place_published(model, cast_published(model, own(model.params)))
@@ -131,9 +145,8 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         published = published_params(system, name, given)
         _check_declared(system, name, given)
         check_finite(published)  # also compiles the check for this tree
-        check_finite(
-            {model: value for model, value in handed_on(system, name, run.state).items() if model not in published}
-        )
+        handed = handed_on(system, name, run.state, given)
+        check_finite({model: value for model, value in handed.items() if model not in published})
         params.update(published)
         trained.update(published)
     if rest := {name: value for name, value in params.items() if name not in trained}:
@@ -172,15 +185,18 @@ def _check_declared(system: System, trainer: str, published: Mapping[str, Params
         )
 
 
-def handed_on(system: System, trainer: str, state: Any) -> dict[str, Params]:
-    """Return what other trainers are to take over of a trainer's models.
+def handed_on(system: System, trainer: str, state: Any, given: Mapping[str, Params]) -> dict[str, Params]:
+    """Return what other trainers are to take over of a trainer's models: those it trains, and those it only publishes.
 
     Args:
         system: the system.
         trainer: the trainer's name.
         state: its state at the end of a run.
+        given: what its `publish` returned.
     """
-    return {model: state.params[model] for model in system.trained_by(trainer) if model in system.handed_on}
+    trained = {model: state.params[model] for model in system.trained_by(trainer)}
+    made = {model: given[model] for model in system.made_by(trainer) if model in given}
+    return {model: value for model, value in {**trained, **made}.items() if model in system.handed_on}
 
 
 def cast_published(model: Model, params: Params) -> Params:
@@ -270,7 +286,8 @@ def _first_buffer(system: System, name: str, example: PyTree) -> BufferRun:
     except Exception as error:
         error.add_note(f"while buffer {name!r} was made: its `init` was given a record of zeros, {record_spec(record)}")
         raise
-    return BufferRun(jax.device_put(own(state), _device(buffer)), inserted=buffer.filled)
+    size = buffer.filled if buffer.keeps_all else int(buffer.size(state))
+    return BufferRun(jax.device_put(own(state), _device(buffer)), inserted=buffer.filled, size=size)
 
 
 def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> Callable[[PyTree, Chunk[Any]], PyTree]:

@@ -31,7 +31,7 @@ def fields() -> dict[str, tuple[str, ...]]:
 
     Example:
         >>> fields()["buffers"]
-        ('state', 'inserted', 'newest_ms')
+        ('state', 'inserted', 'newest_ms', 'size')
     """
     return {name: record._fields for name, record in RECORDS.items()}
 
@@ -47,7 +47,7 @@ def later_leaves(template: PyTree, known: Fields) -> dict[str, Any]:
 
     Example:
         >>> document = {"buffers": {"seen": BufferRun(state=1.0)._asdict()}}
-        >>> later_leaves(document, {**fields(), "buffers": ("state", "inserted")})
+        >>> later_leaves(document, {**fields(), "buffers": ("state", "inserted", "size")})
         {"['buffers']['seen']['newest_ms']": 0}
     """
     later = {

@@ -26,6 +26,7 @@ class Programs(NamedTuple):
         system: what it was compiled from.
         acting: the agents by the names of their interactions.
         add: `(buffer state, chunk) -> buffer state` by buffer name; donates the state.
+        sizes: `(buffer state) -> int32[]`, by the names of the buffers that need not keep all they have room for.
         can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
         update: what stores priorities, by the names of the buffers that take them and are learned from.
@@ -38,6 +39,7 @@ class Programs(NamedTuple):
     system: System
     acting: Mapping[str, Acting]
     add: Mapping[str, Callable[[PyTree, Chunk[Any]], PyTree]]
+    sizes: Mapping[str, Callable[[PyTree], jax.Array]]
     can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
     update: Mapping[str, UpdateFn]
@@ -45,6 +47,18 @@ class Programs(NamedTuple):
     check_donation: bool
     faults: FaultPolicy = FAIL_FAST
     skips: Mapping[str, Callable[[Any], int]] = MappingProxyType({})
+
+    def size(self, buffer: str, state: PyTree, inserted: int) -> int:
+        """Return how many records a buffer holds.
+
+        Args:
+            buffer: its name.
+            state: the buffer's own.
+            inserted: records added so far.
+        """
+        if (get_size := self.sizes.get(buffer)) is not None:
+            return int(get_size(state))
+        return min(inserted, self.system.buffers[buffer].capacity)
 
 
 class Ready(NamedTuple):

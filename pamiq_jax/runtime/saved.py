@@ -98,7 +98,7 @@ def _document(cut: Cut) -> dict[str, Any]:
     runs = cut.learner.trainers
     return {
         "trainers": {name: _trainer_document(run) for name, run in runs.items()},
-        "buffers": {name: _plain(run) for name, run in cut.learner.buffers.items()},
+        "buffers": {name: _buffer_document(run) for name, run in cut.learner.buffers.items()},
         "models": dict(cut.learner.models),
         "scheduler": {"now_used": float(cut.learner.now_used), "turn": cut.learner.turn},
         "interactions": {name: {**_plain(actor), "due": float(cut.due[name])} for name, actor in cut.actors.items()},
@@ -109,6 +109,11 @@ def _document(cut: Cut) -> dict[str, Any]:
 
 def _trainer_document(run: TrainerRun) -> dict[str, Any]:
     return {**_plain(run), "prefetched": (), "faults": (), "phase": str(run.phase)}
+
+
+def _buffer_document(run: BufferRun) -> dict[str, Any]:
+    """Return a buffer without its size, which its own state tells."""
+    return {name: value for name, value in _plain(run).items() if name != "size"}
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -162,8 +167,12 @@ def restored_cut(
     }
     runs = {name: still_quarantined(run, revive, name) for name, run in runs.items()}
     pending = {group: _pending(compiled, names, members) for group, members in groups.items()}
+    buffers = {
+        name: run._replace(size=compiled.programs.size(name, run.state, run.inserted))
+        for name, run in cut.learner.buffers.items()
+    }
     return cut._replace(
-        learner=cut.learner._replace(trainers=runs, pending=pending),
+        learner=cut.learner._replace(trainers=runs, buffers=buffers, pending=pending),
         waiting=_waiting(compiled, names.keys("buffers", value["waiting"]), partial=partial),
         worlds=names.keys("interactions", value["worlds"]),
     ), without(report, later)

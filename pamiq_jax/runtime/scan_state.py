@@ -177,7 +177,8 @@ def learner_of(ready: Ready, scanned: Scanned) -> LearnerState:
         ready: what the run began from.
         scanned: how it ended, fetched as far as it is counters.
     """
-    learner, system = scanned.learner, ready.compiled.programs.system
+    learner, programs = scanned.learner, ready.compiled.programs
+    system = programs.system
     pending: dict[str, dict[str, Mapping[str, Params]]] = {}
     for name, (is_there, params) in learner.pending.items():
         members = pending.setdefault(str(system.trainers[name].group), {})
@@ -186,7 +187,9 @@ def learner_of(ready: Ready, scanned: Scanned) -> LearnerState:
     return LearnerState(
         {name: _trainer_run(learner.trainers[name]) for name in system.trainers},
         {
-            name: BufferRun(run.state, int(run.inserted), int(run.newest_ms))
+            name: BufferRun(
+                run.state, int(run.inserted), int(run.newest_ms), programs.size(name, run.state, int(run.inserted))
+            )
             for name, run in ((name, scanned.buffers[name]) for name in system.buffers)
         },
         learner.models,

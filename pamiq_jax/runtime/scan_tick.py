@@ -31,6 +31,7 @@ from pamiq_jax.runtime.scan_state import (
     ScannedTrainer,
 )
 from pamiq_jax.runtime.system import Schedule, System
+from pamiq_jax.runtime.train import with_newest
 from pamiq_jax.trainer import needs_rollback, scan_chunk
 from pamiq_jax.trainer.priorities import take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
@@ -177,7 +178,7 @@ class TrainTick(NamedTuple):
         for key, source in self._schedules[name].sources.items():
             buffer = self.scanned.buffers[source.buffer]
             result[key] = Progress(
-                size=jnp.minimum(buffer.inserted, self.programs.system.buffers[source.buffer].capacity),
+                size=self._size(source.buffer),
                 seen=buffer.seen,
                 inserted=buffer.inserted,
                 sampled=run.steps * source.batch_size,
@@ -190,6 +191,11 @@ class TrainTick(NamedTuple):
                 versions=self.scanned.learner.version,
             )
         return result
+
+    def _size(self, name: str) -> jax.Array:
+        """Return how many records a buffer holds: the newest state of one that is asked is where priorities go."""
+        buffer, run = self.programs.system.buffers[name], self.scanned.buffers[name]
+        return jnp.minimum(run.inserted, buffer.capacity) if buffer.keeps_all else buffer.size(run.state)
 
     def _is_able(self, name: str) -> jax.Array:
         run = self.scanned.learner.trainers[name]
@@ -272,8 +278,9 @@ class TrainTick(NamedTuple):
     def _end(self, name: str, learner: ScannedLearner) -> ScannedLearner:
         """Publish a run's outcome, if it is finite, and tear the run down."""
         system, run = self.programs.system, learner.trainers[name]
-        params = published_params(system, name, publish_function(system, name)(run.state))
-        handed = handed_on(system, name, run.state)
+        given = publish_function(system, name)(run.state)
+        params = published_params(system, name, given)
+        handed = handed_on(system, name, run.state, given)
         is_good = all_finite((params, handed))
         ended = run._replace(
             state=self._schedules[name].trainer.teardown(run.state),
@@ -291,6 +298,9 @@ class TrainTick(NamedTuple):
         self, name: str, learner: ScannedLearner, params: Mapping[str, Params], step: jax.Array
     ) -> ScannedLearner:
         schedules, group = self._schedules, self._schedules[name].group
+        newest = with_newest({other: waiting for other, (_, waiting) in learner.pending.items()}, params)
+        pending = {other: (is_ready, newest[other]) for other, (is_ready, _) in learner.pending.items()}
+        learner = learner._replace(pending=pending)
         is_complete = jnp.ones((), jnp.bool_)
         if group is not None:
             pending = {**learner.pending, name: (is_complete, params)}

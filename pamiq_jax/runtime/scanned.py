@@ -44,7 +44,7 @@ from pamiq_jax.runtime.scan_state import (
 )
 from pamiq_jax.runtime.scan_tick import ScanPrograms, TrainTick, scanned_drain, scanned_infer
 from pamiq_jax.runtime.scannable import check_scannable
-from pamiq_jax.runtime.scheduling import decide
+from pamiq_jax.runtime.scheduling import decide, waits_for_others
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
@@ -305,8 +305,9 @@ class ScannedRun:
             try:
                 if failure == TOO_MANY_SKIPS:
                     check_updates(FAIL_FAST, name, cast(Any, skip_reader(run.state))(run.state))
-                published = published_params(self._system, name, publish_function(self._system, name)(run.state))
-                check_finite({**published, **handed_on(self._system, name, run.state)})
+                given = publish_function(self._system, name)(run.state)
+                published = published_params(self._system, name, given)
+                check_finite({**published, **handed_on(self._system, name, run.state, given)})
             except (TooManyBadUpdatesError, NonFiniteError) as error:
                 raise WorkerError(f"trainer {name}", error) from error
 
@@ -327,8 +328,9 @@ class ScannedRun:
         programs = self._ready.compiled.programs
         for name, run in learner.trainers.items():
             if run.phase is TrainerPhase.WAITING:
-                decision = decide(programs, learner, self._cells, self._clock, name)
-                learner = learner.with_trainer(name, run._replace(reason=decision.reason))
+                blocked = waits_for_others(programs, learner, self._cells, name)
+                reason = blocked or decide(programs, learner, self._cells, self._clock, name).reason
+                learner = learner.with_trainer(name, run._replace(reason=reason))
         return learner
 
 

@@ -35,7 +35,8 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
 
     Of the trainers that could, those of the highest priority; of these, the one that has had the least time for
     its weight; of equal ones, the next in turn. So a slow trainer gets its share and no more, and on a clock
-    that stands still within a tick, as in lockstep, they go by turns. One that cannot even be asked comes first.
+    that stands still within a tick, as in lockstep, they go by turns. One that waits for its own condition saves
+    nothing up meanwhile; one that others keep from running does. One that cannot even be asked comes first.
 
     Args:
         programs: the compiled system.
@@ -53,24 +54,26 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         if run.phase is TrainerPhase.TRAINING:
             able.append(name)
         elif run.phase is TrainerPhase.WAITING:
+            blocked = waits_for_others(programs, learner, cells, name)
             try:
-                decision = decide(programs, learner, cells, clock, name)
+                decision = Decision(False, blocked) if blocked else decide(programs, learner, cells, clock, name)
             except Exception as error:  # conditions and buffers are the user's code: it concerns this trainer only
                 return Choice(learner, name, error=error)
+            used = run.used if blocked or decision.go else max(run.used, learner.now_used)
             reason = decision.reason + group_note(programs, learner, name)
-            learner = learner.with_trainer(name, run._replace(reason=reason))
+            learner = learner.with_trainer(name, run._replace(reason=reason, used=used))
             (able.append(name) if decision.go else wakes.append(decision.wake))
     if not able:
         return Choice(learner, None, first_change(wakes, of_all=False))
     trainers = programs.system.trainers
-    chosen = min(able, key=lambda name: (-trainers[name].priority, used_by(learner, name)))
+    chosen = min(able, key=lambda name: (-trainers[name].priority, learner.trainers[name].used))
     turn = (names.index(chosen) + 1) % len(names)
     for name in able:
         run = learner.trainers[name]
         if run.phase is TrainerPhase.WAITING and trainers[name].priority < trainers[chosen].priority:
             reason = f"{run.reason}; {chosen!r} goes first, its priority is higher"
             learner = learner.with_trainer(name, run._replace(reason=reason))
-    return Choice(learner._replace(turn=turn, now_used=used_by(learner, chosen)), chosen)
+    return Choice(learner._replace(turn=turn, now_used=learner.trainers[chosen].used), chosen)
 
 
 def broken_for(programs: Programs, learner: LearnerState, name: str) -> WorkerError | None:
@@ -87,14 +90,8 @@ def broken_for(programs: Programs, learner: LearnerState, name: str) -> WorkerEr
     return next((learner.broken[source.buffer] for source in sources if source.buffer in learner.broken), None)
 
 
-def used_by(learner: LearnerState, name: str) -> float:
-    """Return the weighted time a trainer counts as having had: one that was idle has saved nothing up."""
-    run = learner.trainers[name]
-    return run.used if run.phase is TrainerPhase.TRAINING else max(run.used, learner.now_used)
-
-
 def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> Decision:
-    """Return whether a waiting trainer may begin a run, and why.
+    """Return whether a waiting trainer that no other one keeps from running may begin a run, and why.
 
     Args:
         programs: the compiled system.
@@ -109,8 +106,6 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
     run = learner.trainers[name]
     if (decision := backing_off(run, clock.now())) is not None:
         return decision
-    if (reason := _waits_for_trainer(programs, learner, name)) is not None:
-        return Decision(False, reason)
     now = progress(programs, learner, cells, clock, name)
     decisions: list[Decision] = []
     for key, source in programs.system.trainers[name].sources.items():
@@ -144,7 +139,15 @@ def _can_sample(programs: Programs, learner: LearnerState, buffer: str, trainer:
         return can_sample is None or bool(can_sample(learner.buffers[buffer].state))
 
 
-def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> str | None:
+def waits_for_others(programs: Programs, learner: LearnerState, cells: Cells, name: str) -> str:
+    """Return why other trainers keep one from running; "" if they don't.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+        cells: for the number of records that wait.
+        name: the trainer.
+    """
     system = programs.system
     for other in system.trainers[name].after:
         if learner.trainers[other].finished <= learner.trainers[name].after.get(other, 0):
@@ -153,7 +156,24 @@ def _waits_for_trainer(programs: Programs, learner: LearnerState, name: str) -> 
     for other in learner.running:
         if shared := set(system.trained_by(name)) & set(system.trained_by(other)):
             return f"waits for {other!r}, which is training {', '.join(sorted(shared))}"
-    return None
+    held = held_buffers(programs, learner)
+    for buffer in [source.buffer for source in system.trainers[name].sources.values() if source.buffer in held]:
+        # It is filled between two runs only. If trainers took turns in being within one, it would never be.
+        if 2 * cells.collectors[buffer].counts.pending >= system.queue(buffer).capacity:
+            return f"waits until buffer {buffer!r}, which a run is under way on, has taken in the records that wait"
+    return ""
+
+
+def held_buffers(programs: Programs, learner: LearnerState) -> set[str]:
+    """Return the buffers that must stay as they are for now: a run is under way on them.
+
+    Args:
+        programs: the compiled system.
+        learner: the training side's state.
+    """
+    system = programs.system
+    used = {source.buffer for name in learner.running for source in system.trainers[name].sources.values()}
+    return {name for name in used if system.buffers[name].stable_in_run}
 
 
 def group_note(programs: Programs, learner: LearnerState, name: str) -> str:
@@ -187,7 +207,7 @@ def progress(programs: Programs, learner: LearnerState, cells: Cells, clock: Clo
     for key, source in programs.system.trainers[name].sources.items():
         inserted = learner.buffers[source.buffer].inserted
         result[key] = Progress(
-            size=min(inserted, programs.system.buffers[source.buffer].capacity),
+            size=learner.buffers[source.buffer].size,
             seen=cells.collectors[source.buffer].counts.seen,
             inserted=inserted,
             sampled=run.steps * source.batch_size,

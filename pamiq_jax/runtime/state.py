@@ -23,11 +23,13 @@ class BufferRun(NamedTuple):
         state: the buffer's own state, on its device; donated whenever records are added.
         inserted: records added so far.
         newest_ms: when records were added last, in milliseconds on the system's clock.
+        size: records stored now.
     """
 
     state: PyTree
     inserted: int = 0
     newest_ms: int = 0
+    size: int = 0
 
 
 class Good(NamedTuple):

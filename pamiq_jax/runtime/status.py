@@ -277,6 +277,6 @@ def buffer_statuses(system: System, cells: Cells, learner: LearnerState) -> dict
             for source in schedule.sources.values()
             if source.buffer == name
         )
-        size = min(inserted, capacity)
+        size = learner.buffers[name].size
         statuses[name] = BufferStatus(size, capacity, seen, dropped, pending, inserted, sampled)
     return statuses

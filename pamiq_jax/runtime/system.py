@@ -274,6 +274,11 @@ class System:
         trains = self.trainers[trainer].trainer.trains
         return tuple(name for name, model in self.models.items() if model.train) if trains is None else trains
 
+    def made_by(self, trainer: str) -> tuple[str, ...]:
+        """Return the models that a trainer publishes without training them, as targets."""
+        trained = self.trained_by(trainer)
+        return tuple(name for name in self.trainers[trainer].trainer.publishes or () if name not in trained)
+
     @functools.cached_property
     def handed_on(self) -> frozenset[str]:
         """The models whose trained parameters pass between trainers: trained by several, or read by one."""

@@ -18,12 +18,12 @@ from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
-from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, progress, used_by
+from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, held_buffers, progress
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
 from pamiq_jax.trainer.priorities import PRIORITIES, take_priorities
-from pamiq_jax.types import Metrics, PyTree
+from pamiq_jax.types import Metrics, Params, PyTree
 
 
 def train_tick(
@@ -99,10 +99,9 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
         cells: where the records are.
         clock: for when they were added.
     """
-    schedules = [programs.system.trainers[name] for name in learner.running]
-    held = {source.buffer for schedule in schedules for source in schedule.sources.values()}
+    held = held_buffers(programs, learner)
     for name, collector in cells.collectors.items():
-        if name in held and programs.system.buffers[name].stable_in_run:
+        if name in held:
             continue
         # Only what waits now: the other thread goes on collecting, and each record alone would cost a program.
         waiting = collector.counts.pending
@@ -118,7 +117,8 @@ def drain(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock)
                 learner = learner._replace(broken={**learner.broken, name: error})
                 continue
             inserted, newest_ms = buffer.inserted + chunk.count, int(clock.now() * 1000)
-            learner = learner.with_buffer(name, BufferRun(state, inserted, newest_ms))
+            size = programs.size(name, state, inserted)
+            learner = learner.with_buffer(name, BufferRun(state, inserted, newest_ms, size))
     return learner
 
 
@@ -212,7 +212,6 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
         run_key=work.programs.fold_in(run.data_key, np.int32(run.runs)),
         runs=run.runs + 1,
         chunk=0,
-        used=used_by(learner, work.name),
         last=last,
         after={name: learner.trainers[name].finished for name in work.schedule.after},
     )
@@ -267,14 +266,33 @@ def _store(work: _Work, learner: LearnerState, given: Mapping[str, RecordPriorit
     return learner
 
 
+def with_newest(pending: Mapping[str, Mapping[str, Params]], params: Mapping[str, Params]) -> dict[str, Any]:
+    """Return what waits for the rest of its group, by trainer, with models that have been trained further since.
+
+    Args:
+        pending: models by name, by the trainer that has made them.
+        params: newer models by name.
+
+    Example:
+        >>> with_newest({"a": {"m": 1, "n": 1}, "b": {"n": 1}}, {"m": 2})
+        {'a': {'m': 2, 'n': 1}, 'b': {'n': 1}}
+    """
+    return {
+        trainer: {model: params.get(model, value) for model, value in models.items()}
+        for trainer, models in pending.items()
+    }
+
+
 def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[LearnerState, int | None]:
     """Hand on what was trained, and publish it, or keep it until the rest of the group is there."""
     system, name, group = work.programs.system, work.name, work.schedule.group
-    params = published_params(system, name, work.trainer.publish(run.state))
+    given = work.trainer.publish(run.state)
+    params = published_params(system, name, given)
     check_finite(params)
-    handed = handed_on(system, name, run.state)
+    handed = handed_on(system, name, run.state, given)
     check_finite({model: value for model, value in handed.items() if model not in params})
-    learner = learner._replace(models={**learner.models, **handed})
+    pending = {other: with_newest(members, params) for other, members in learner.pending.items()}
+    learner = learner._replace(models={**learner.models, **handed}, pending=pending)
     if group is not None:
         ready = {**learner.pending.get(group, {}), name: params}
         is_complete = all(schedule.group != group or member in ready for member, schedule in system.trainers.items())

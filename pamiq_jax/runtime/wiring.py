@@ -188,6 +188,7 @@ def _notes(system: System, wires: tuple[Wire, ...]) -> Iterator[str]:
     fed = {wire.target.name for wire in wires if wire.target.kind == "buffer"}
     drawn = {wire.source.name for wire in wires if wire.source.kind == "buffer"}
     trained = {wire.target.name for wire in wires if wire.target.kind == "model" and "trains" in wire.label}
+    published = {wire.target.name for wire in wires if "publishes" in wire.label}
     read = {wire.source.name for wire in wires if wire.label == "reads"}
     for name in system.buffers:
         if name not in drawn:
@@ -195,7 +196,7 @@ def _notes(system: System, wires: tuple[Wire, ...]) -> Iterator[str]:
         if name not in fed and not system.buffers[name].filled:
             yield f"no interaction feeds buffer {name!r}: it gets what run.collect brings"
     for name, model in system.models.items():
-        if model.train and name not in trained and system.trainers:
+        if model.train and name not in trained | published and system.trainers:
             yield f"no trainer trains model {name!r}; if that is meant, say train=False"
         if not model.infer and name in trained and name not in read and not _helps(system, name):
             yield f"model {name!r} is trained, but nothing that is published is trained beside it, and nobody reads it"
