@@ -230,8 +230,16 @@ class TestHooks:
         told: list[int] = []
         with pj.launch(learning_system(trainers={})) as run:
             run.wait_until_ready()
-            unsubscribe = run.subscribe(lambda transition: told.append(transition.sequence))
+            both = threading.Event()
+
+            def tell(transition: pj.Transition) -> None:
+                told.append(transition.sequence)
+                if len(told) == 2:
+                    both.set()
+
+            unsubscribe = run.subscribe(tell)
             run.pause()
+            assert both.wait(PATIENCE)  # the second is told by a worker, after the pause
             unsubscribe()
             run.resume()
         assert len(told) == 2

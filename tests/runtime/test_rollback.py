@@ -264,7 +264,7 @@ class TestQuarantine:
         assert bench.run("b").finished > 0
         note = "; group 'both' publishes no more, since 'a' failed"
         assert bench.run("b").reason == f"its run has just ended{note}"
-        bench.learner = bench.learner.with_buffer("x", bench.learner.buffers["x"]._replace(inserted=0))
+        bench.learner = bench.learner.with_buffer("x", bench.learner.buffers["x"]._replace(inserted=0, size=0))
         bench.tick()
         assert bench.run("b").reason == f"has 0 of the 2 records that a batch is drawn from{note}"
         assert bench.cells.store.latest.version == 0

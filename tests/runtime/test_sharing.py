@@ -74,8 +74,9 @@ class TestGroups:
 
         scanned = pj.run_scanned(system(), 12)
         stepped = pj.run_lockstep(system(), 12)
-        np.testing.assert_array_equal(scanned.snapshot.params["policy"], stepped.snapshot.params["policy"])
-        np.testing.assert_array_equal(scanned.snapshot.params["policy"], scanned.learner.models["policy"])
+        (end,) = jax.tree.leaves(scanned.snapshot.params)
+        np.testing.assert_array_equal(end, *jax.tree.leaves(stepped.snapshot.params))
+        np.testing.assert_array_equal(end, *jax.tree.leaves(dict(scanned.learner.models)))
 
 
 class TestWhatATrainerOnlyPublishes:
