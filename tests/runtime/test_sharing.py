@@ -19,11 +19,11 @@ from tests.runtime.test_models import changing, scheduled
 from tests.runtime.test_train import Bench
 
 
-def toward(model: str, target: float = 1.0, *, reads: tuple[str, ...] = ()) -> pj.Trainer[Any, Any]:
-    """Return a trainer that draws a scalar model to a number, or to the model that it reads."""
+def toward(model: str, target: float | None = None, *, reads: tuple[str, ...] = ()) -> pj.Trainer[Any, Any]:
+    """Return a trainer that draws a scalar model to a number, or else to the model that it reads."""
 
     def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
-        goal = params[reads[0]] if reads else target
+        goal = params[reads[0]] if target is None else target
         return (params[model] - goal) ** 2, {name: params[name] for name in reads}
 
     return pj.gradient_trainer(loss_fn, optax.sgd(0.25), trains=(model,), reads=reads)
@@ -81,23 +81,14 @@ class TestGroups:
 
 class TestWhatATrainerOnlyPublishes:
     def jepa(self) -> pj.Trainer[Any, Any]:
-        return pj.with_targets(toward("context", reads=("target",)), {"target": "context"}, 0.5, publishes=("target",))
+        return pj.with_targets(
+            toward("context", 1.0, reads=("target",)), {"target": "context"}, 0.5, publishes=("target",)
+        )
 
     def test_reaches_the_trainers_that_read_it(self) -> None:
-        towards_one = pj.with_targets(
-            pj.gradient_trainer(
-                lambda params, batch, key: ((params["context"] - 1) ** 2 + 0 * params["target"], {}),
-                optax.sgd(0.25),
-                trains=("context",),
-                reads=("target",),
-            ),
-            {"target": "context"},
-            0.5,
-            publishes=("target",),
-        )
         system = fed_system(
             models={**scalars(target=0.0, dynamics=0.0), "context": pj.Model(jnp.float32(0), infer=False)},
-            trainers={"jepa": scheduled(towards_one), "dynamics": scheduled(toward("dynamics", reads=("target",)))},
+            trainers={"jepa": scheduled(self.jepa()), "dynamics": scheduled(toward("dynamics", reads=("target",)))},
         )
         bench = Bench(system, check_donation=True)
         bench.feed(1)
