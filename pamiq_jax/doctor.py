@@ -180,12 +180,7 @@ def _core_advice(seen: Seen) -> list[str]:
 
 
 def _cache_advice(seen: Seen) -> list[str]:
-    if seen.cache_directory is None:
-        return [
-            "Each start compiles everything anew. To find programs of earlier starts: "
-            "JAX_COMPILATION_CACHE_DIR=~/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0"
-        ]
-    if seen.cache_least_seconds > 0:
+    if seen.cache_directory is not None and seen.cache_least_seconds > 0:
         return [
             f"The compilation cache keeps nothing that compiles in less than {_number(seen.cache_least_seconds)} s, "
             "which most programs of a small system do: JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0"
@@ -214,6 +209,7 @@ def describe(seen: Seen) -> str:
     cores = f"{seen.cores}, of which this process may use {seen.allowed_cores}"
     if seen.quota_cores is not None:
         cores += f", for the time of {_number(seen.quota_cores)} (control group)"
+    none = "none is set, so `launch` keeps programs in ~/.cache/pamiq_jax"
     cache = f"{seen.cache_directory}, from {_number(seen.cache_least_seconds)} s of compiling on"
     variables = [f"{name}={value}" for name, value in seen.environment.items()]
     lines = [
@@ -223,7 +219,7 @@ def describe(seen: Seen) -> str:
         f"load: {'unknown' if seen.load is None else _number(seen.load)}",
         f"threads: {'one at a time in Python (GIL)' if seen.has_gil else 'Python without the GIL'}",
         f"flags and limits: {', '.join(variables) or 'none set'}",
-        f"compilation cache: {'none' if seen.cache_directory is None else cache}",
+        f"compilation cache: {none if seen.cache_directory is None else cache}",
     ]
     found = advice(seen)
     lines += ["", "to change:" if found else "nothing to change", *(f"- {line}" for line in found)]

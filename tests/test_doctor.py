@@ -50,7 +50,6 @@ def test_nothing_to_change() -> None:
         ({"quota_cores": 0.5}, "taskset -c 0-0"),
         ({"quota_cores": 2.5}, "The control group allows the time of 2.5 cores, and XLA starts threads for 4"),
         ({"load": 9.0}, "9 programs want one of 4 cores"),
-        ({"cache_directory": None}, "JAX_COMPILATION_CACHE_DIR=~/.cache/jax"),
         ({"cache_least_seconds": 1.0}, "keeps nothing that compiles in less than 1 s"),
         ({"has_nvidia": True}, "JAX computes on the CPU"),
         ({"platform": "gpu", "devices": ("a GPU",)}, "Acting waits for the training program"),
@@ -117,3 +116,9 @@ def test_settings_of_jax_are_seen() -> None:
     with jax.debug_nans(True):
         assert look().slow_settings == ("jax_debug_nans",)
     assert look().slow_settings == ()
+
+
+def test_without_a_place_for_programs_it_says_where_launch_keeps_them() -> None:
+    seen = FINE._replace(cache_directory=None)
+    assert advice(seen) == []
+    assert "compilation cache: none is set, so `launch` keeps programs in ~/.cache/pamiq_jax" in describe(seen)

@@ -48,7 +48,8 @@ def launch(
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
-    Compiling begins in the background; the agent starts to act when all is compiled.
+    Compiling begins in the background; the agent starts to act when all is compiled. What is compiled is kept in
+    `~/.cache/pamiq_jax` for the next start, unless JAX's settings name another place or switch its cache off.
 
     Args:
         system: what to run.

@@ -20,6 +20,7 @@ from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
+from pamiq_jax.runtime.program_cache import kept_programs
 from pamiq_jax.runtime.programs import Ready
 from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
@@ -134,6 +135,11 @@ class Workers:
         self.compiles.start()
         if not self.control.send(SystemEvent.COMPILE):
             return None
+        with kept_programs():
+            self._compile()
+        return self.ready if self.control.send(SystemEvent.START) else None
+
+    def _compile(self) -> None:
         self.control.heartbeats[TRAINING].enter(COMPILING)
         donates = self.saving.saver is None and not self.history.limit
         compiled = compile_system(
@@ -148,7 +154,6 @@ class Workers:
         self.ready = ready.begun()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
-        return self.ready if self.control.send(SystemEvent.START) else None
 
     def _begin_quarantined(self, learner: LearnerState) -> None:
         """Take note of the trainers that a restored state keeps out, and say so once."""
