@@ -77,6 +77,7 @@ from pamiq_jax.runtime import (
     run_lockstep,
     run_scanned,
     train_tick,
+    tune_chunks,
 )
 from pamiq_jax.trainer import (
     Trainer,
@@ -185,6 +186,7 @@ __all__ = [
     "train_tick",
     "trainer_from_step",
     "transition",
+    "tune_chunks",
     "when",
     "with_hyperparameters",
     "with_optimizers",

@@ -25,6 +25,7 @@ from pamiq_jax.runtime.state import ActorState, Cells, Faults, Good, InferReport
 from pamiq_jax.runtime.status import BufferStatus, InferenceStatus, Meanwhile, Status, TrainerStatus, WaitResult
 from pamiq_jax.runtime.system import Model, Queue, Schedule, System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.tuning import tune_chunks
 from pamiq_jax.runtime.watchdog import Deadlines, Stuck
 from pamiq_jax.runtime.worlds import Stateful
 
@@ -89,4 +90,5 @@ __all__ = [
     "run_lockstep",
     "run_scanned",
     "train_tick",
+    "tune_chunks",
 ]

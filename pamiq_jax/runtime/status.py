@@ -44,6 +44,8 @@ class TrainerStatus(NamedTuple):
         restarts: failures in a row after which it begins anew.
         rollbacks: the same in all.
         error: the last failure in a row in words.
+        steps_per_chunk: steps in one compiled program.
+        chunk_reason: why so many.
     """
 
     phase: TrainerPhase
@@ -55,6 +57,8 @@ class TrainerStatus(NamedTuple):
     restarts: int = 0
     rollbacks: int = 0
     error: str = ""
+    steps_per_chunk: int = 0
+    chunk_reason: str = ""
 
 
 class BufferStatus(NamedTuple):
@@ -250,6 +254,8 @@ def trainer_statuses(
             runs=run.runs,
             steps=run.steps,
             step_in_run=run.chunk * system.trainers[name].chunk,
+            steps_per_chunk=system.trainers[name].chunk,
+            chunk_reason=system.trainers[name].why_chunk,
             metrics=floats(metrics[name]),
             restarts=run.faults.restarts,
             rollbacks=run.faults.rollbacks,

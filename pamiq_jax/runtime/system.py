@@ -94,7 +94,7 @@ class Schedule:
             it is asked of the first, or a dict like `data` gives one condition each, which must all hold.
         steps_per_chunk: steps in one compiled program, a divisor of `steps`. Between two chunks the
             trainer can pause or stop, and priorities that its steps returned begin to count. By default the
-            largest divisor up to 16.
+            largest divisor up to 16; `tune_chunks` measures what fits a latency.
         prepare: `(Record) -> batch`, traced, on sampled records `[B, ...]`; by default their data. A prioritized
             buffer gives a `PrioritizedBatch` of them, by default `PrioritizedBatch(records=<data>, indices, weights)`.
         weight: its share of the training thread's time, relative to the other trainers that could run.
@@ -103,6 +103,7 @@ class Schedule:
         group: trainers of one group publish together, in one swap, once each has finished a run.
         on_paused: called on the training thread once it has stopped, before the pause is acknowledged.
         on_resumed: called on the training thread before it goes on.
+        chunk_reason: why chunks have this length, for `run.status`; "" says it by itself.
 
     Raises:
         InvalidValueError: a number out of range.
@@ -121,6 +122,7 @@ class Schedule:
     group: str | None = None
     on_paused: Callable[[], None] | None = None
     on_resumed: Callable[[], None] | None = None
+    chunk_reason: str = ""
 
     def __post_init__(self) -> None:
         checked_integer("Schedule(steps)", self.steps, least=1)
@@ -164,6 +166,13 @@ class Schedule:
         if not self.trainer.compiled:
             return 1
         return max(size for size in range(1, 17) if self.steps % size == 0)
+
+    @property
+    def why_chunk(self) -> str:
+        """Why chunks have this length."""
+        if self.chunk_reason or self.steps_per_chunk is not None:
+            return self.chunk_reason or "as the schedule says"
+        return f"the largest divisor of {self.steps} up to 16" if self.trainer.compiled else "it is not compiled"
 
 
 def _check_place(schedule: Schedule) -> None:

@@ -1,0 +1,84 @@
+"""Chunks as long as a budget allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import pamiq_jax as pj
+from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.runtime import tuning
+from tests.runtime.fakes import PATIENCE, fed_system, python_trainer
+from tests.runtime.test_models import changing, scheduled
+
+
+def system_of(**schedules: pj.Schedule) -> pj.System:
+    return fed_system(models={name: pj.Model(jnp.zeros(3)) for name in schedules}, trainers=schedules)
+
+
+def adding(model: str) -> pj.Trainer[Any, Any]:
+    return changing(lambda w: w + 1, trains=(model,))
+
+
+@pytest.fixture
+def a_step_takes_1_ms(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    """Have every step take a millisecond, and return the lengths that were timed."""
+    timed: list[dict[str, int]] = []
+
+    def seconds(system: pj.System, seed: int, names: Any) -> dict[str, float]:
+        timed.append({name: system.trainers[name].chunk for name in names})
+        return {name: 1e-3 * system.trainers[name].chunk for name in names}
+
+    monkeypatch.setattr(tuning, "_chunk_seconds", seconds)
+    return timed
+
+
+def test_the_largest_divisor_that_fits(a_step_takes_1_ms: list[dict[str, int]]) -> None:
+    system = system_of(many=scheduled(adding("many"), steps=96), few=scheduled(adding("few"), steps=7))
+    tuned = pj.tune_chunks(system, latency_budget_ms=50)
+    assert {name: schedule.chunk for name, schedule in tuned.trainers.items()} == {"many": 48, "few": 7}
+    assert tuned.trainers["many"].chunk_reason == (
+        "a chunk of 48 steps takes 48.00 ms, the budget is 50 ms; the next divisor of 96 is 96"
+    )
+    assert tuned.trainers["few"].chunk_reason == "a whole run takes 7.00 ms, the budget is 50 ms"
+    assert a_step_takes_1_ms == [{"many": 16, "few": 7}, {"many": 48, "few": 7}]
+    assert system.trainers["many"].steps_per_chunk is None
+
+
+def test_a_step_that_is_longer_than_the_budget_is_a_chunk_and_said(a_step_takes_1_ms: Any) -> None:
+    tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=4)), latency_budget_ms=0.5)
+    assert tuned.trainers["t"].chunk == 1
+    assert tuned.trainers["t"].chunk_reason == (
+        "a step takes 1.00 ms, the budget is 0.5 ms; the next divisor of 4 is 2"
+    )
+
+
+def test_what_is_said_or_not_compiled_stays(a_step_takes_1_ms: list[dict[str, int]]) -> None:
+    said = scheduled(adding("said"), steps=8, steps_per_chunk=2)
+    python = scheduled(python_trainer(lambda number: None, model="python"), steps=8)
+    system = system_of(said=said, python=python)
+    assert pj.tune_chunks(system, latency_budget_ms=50) is system
+    assert a_step_takes_1_ms == []
+
+
+def test_it_settles_where_measurements_go_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.016, 0.2, 0.001])
+    monkeypatch.setattr(tuning, "_chunk_seconds", lambda system, seed, names: {"t": next(seconds)})
+    tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=64)), latency_budget_ms=64)
+    assert tuned.trainers["t"].chunk == 16
+
+
+def test_a_real_one_runs_and_says_why() -> None:
+    with pytest.raises(InvalidValueError, match=r"tune_chunks\(latency_budget_ms\) is 0, expected more than 0"):
+        pj.tune_chunks(system_of(), latency_budget_ms=0)
+    system = system_of(t=scheduled(adding("t"), steps=32, when=pj.min_size(1)))
+    tuned = pj.tune_chunks(system, latency_budget_ms=10_000)
+    with pj.launch(tuned) as run:
+        run.collect("x", 1.0)
+        assert jax.tree.leaves(run.wait_for_version(1, PATIENCE).params)[0][0] == 32
+        status = run.status.trainers["t"]
+    assert status.steps_per_chunk == 32
+    assert status.chunk_reason.startswith("a whole run takes ")
