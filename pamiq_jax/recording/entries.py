@@ -15,8 +15,8 @@ import numpy as np
 
 from pamiq_jax.types import PyTree
 
-FORM = 2
-"""Raised when the names in a log change."""
+FORM, FORMS = 3, (2, 3)
+"""Raised when the names in a log change; and the forms that can be read. In form 2 each drain has arrays of its own."""
 
 
 class Begin(NamedTuple):
@@ -145,8 +145,7 @@ def begin_value(begin: Begin) -> dict[str, Any]:
 
 def end_value(end: End) -> dict[str, Any]:
     """Return the end as a log stores it."""
-    rest = [_drain_value(drain) for drain in end.rest]
-    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted), "drains": rest}
+    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted), "drains": _drain_columns(end.rest)}
 
 
 def batch_value(batch: Batch) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "counts": np.array([count for tick in ticks for count in tick.counts], np.int64).reshape(-1, 3),
         "table": np.array([_row(tick, trainers) for tick in ticks], np.int64).reshape(-1, 7),
         "trainers": trainers,
-        "drains": [_drain_value(drain) for tick in ticks for drain in tick.drains],
+        "drains": _drain_columns([drain for tick in ticks for drain in tick.drains]),
         "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
         "reasons": _text_columns(
             (number, trainer, reason) for number, tick in enumerate(ticks) for trainer, reason in tick.reasons.items()
@@ -180,8 +179,52 @@ def batch_value(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _drain_value(drain: Drain) -> dict[str, Any]:
-    return {"buffer": drain.buffer, "rows": drain.rows, "leaves": dict(drain.leaves)}
+def _drain_columns(drains: Sequence[Drain]) -> dict[str, Any]:
+    """Return drains as one table of records for each buffer, how many rows each has, and in which order they came."""
+    tables: dict[str, list[Drain]] = {}
+    for drain in drains:
+        tables.setdefault(drain.buffer, []).append(drain)
+    return {
+        "buffers": list(tables),
+        "order": np.array([list(tables).index(drain.buffer) for drain in drains], np.int32),
+        "rows": np.array([drain.rows for drain in drains], np.int32),
+        "leaves": [
+            {name: np.concatenate([drain.leaves[name] for drain in table]) for name in table[0].leaves}
+            for table in tables.values()
+        ],
+    }
+
+
+def drains_together(value: Any) -> Iterator[Drain]:
+    """Yield the records of a stored batch: all of a buffer at once, where they are stored so.
+
+    Args:
+        value: what a log has under "drains".
+
+    Example:
+        >>> [drain.rows for drain in drains_together(_drain_columns([Drain("x", 1, {}), Drain("x", 2, {})]))]
+        [3]
+    """
+    if not isinstance(value, Mapping):
+        yield from (Drain(**drain) for drain in value)
+        return
+    columns: Mapping[str, Any] = value
+    for index, buffer in enumerate(columns["buffers"]):
+        rows = int(columns["rows"][columns["order"] == index].sum())
+        yield Drain(buffer, rows, columns["leaves"][index])
+
+
+def _drains_apart(value: Any) -> Iterator[Drain]:
+    """Yield the records of a stored batch as they came."""
+    if not isinstance(value, Mapping):
+        yield from (Drain(**drain) for drain in value)
+        return
+    columns: Mapping[str, Any] = value
+    ends = [0] * len(columns["buffers"])
+    for index, rows in zip(columns["order"].tolist(), columns["rows"].tolist(), strict=True):
+        start, ends[index] = ends[index], ends[index] + rows
+        leaves = {name: leaf[start : ends[index]] for name, leaf in columns["leaves"][index].items()}
+        yield Drain(columns["buffers"][index], rows, leaves)
 
 
 def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:
@@ -242,7 +285,7 @@ def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
     Example:
         See `batch_value`.
     """
-    times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), iter(value["drains"])
+    times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), _drains_apart(value["drains"])
     counts = iter(map(tuple, value["counts"].tolist()))
     errors = dict(value["errors"])
     reasons: dict[int, dict[str, str]] = {}
@@ -257,7 +300,7 @@ def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
             times=[next(times) for _ in range(timed)],
             days=[next(days) for _ in range(dated)],
             counts=[next(counts) for _ in range(counted)],
-            drains=[Drain(**next(drains)) for _ in range(drained)],
+            drains=[next(drains) for _ in range(drained)],
             is_frozen=bool(is_frozen),
             trainer="" if trainer < 0 else value["trainers"][trainer],
             version=version,

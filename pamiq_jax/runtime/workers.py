@@ -237,7 +237,7 @@ class Workers:
         Args:
             name: the trainer.
             state: of the same form.
-            values: what was changed, for the metrics.
+            values: what was changed, as it is in the state now: for the metrics and the recording.
         """
         assert self.learner is not None
         assert self.ready is not None
