@@ -163,8 +163,8 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "first": batch.first,
         "times": np.array([time for tick in ticks for time in tick.times], np.float64),
         "days": np.array([day for tick in ticks for day in tick.days], np.int32),
-        "counts": np.array([count for tick in ticks for count in tick.counts], np.int64).reshape(-1, 3),
-        "table": np.array([_row(tick, trainers) for tick in ticks], np.int64).reshape(-1, 7),
+        "counts": _narrow([count for tick in ticks for count in tick.counts]).reshape(-1, 3),
+        "table": _narrow([_row(tick, trainers) for tick in ticks]).reshape(-1, 7),
         "trainers": trainers,
         "drains": _drain_columns([drain for tick in ticks for drain in tick.drains]),
         "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
@@ -227,6 +227,13 @@ def _drains_apart(value: Any) -> Iterator[Drain]:
         yield Drain(columns["buffers"][index], rows, leaves)
 
 
+def _narrow(values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Return integers with 32 bits each, if they have room in them."""
+    array = np.array(values, np.int64)
+    fits = not array.size or np.abs(array).max() < 2**31
+    return array.astype(np.int32) if fits else array
+
+
 def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:
     return (
         len(tick.times),
@@ -243,7 +250,7 @@ def _text_columns(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     """Return rows of a number and texts as one table of numbers, for the same few texts come again and again."""
     texts: dict[str, int] = {}
     table = [(number, *[texts.setdefault(text, len(texts)) for text in row]) for number, *row in rows]
-    return {"texts": list(texts), "rows": np.array(table, np.int64).reshape(len(table), -1 if table else 0)}
+    return {"texts": list(texts), "rows": _narrow(table).reshape(len(table), -1 if table else 0)}
 
 
 def text_rows(columns: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
