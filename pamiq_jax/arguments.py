@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Collection
 from fractions import Fraction
@@ -39,7 +40,8 @@ def checked_integer(argument: str, value: SupportsIndex, least: int, most: int =
 
 def checked_number(argument: str, value: float, least: float, most: float) -> float:
     """Return `value`, or raise InvalidValueError unless it is from `least` to `most`; NaN is not."""
-    if isinstance(value, bool) or not least <= value <= most:
+    given: Any = value  # users may not type
+    if isinstance(value, bool) or not isinstance(given, numbers.Real) or not least <= value <= most:
         raise InvalidValueError(argument, value, f"a number from {least} to {most}")
     return value
 

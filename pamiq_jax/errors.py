@@ -230,6 +230,8 @@ WRITE_REMEDIES = {
     errno.EDQUOT: "free some space, or keep fewer states, and save again",
     errno.EACCES: "make the directory writable for this user, and save again",
     errno.EPERM: "make the directory writable for this user, and save again",
+    errno.ENOTDIR: "a file lies where a directory should be: move it away, or name another directory",
+    errno.EEXIST: "a file lies where a directory should be: move it away, or name another directory",
     errno.EROFS: "name a directory on a disk that can be written to",
 }
 """What to do about a failed write, by the operating system's error number."""
@@ -290,23 +292,27 @@ class StateMismatchError(PamiqError, ValueError):
     """Stored leaves do not fit the template that they were to be put into. Nothing was changed.
 
     Args:
-        differences: one line each, with the leaf's name; the message has the first twenty.
-        summary: lines that say the same of whole parts; they come first.
+        differences: one line each, with the leaf's name; the message has the first eight.
+        summary: lines that say the same of whole parts; they come first, and then the remedy before the leaves.
         remedy: what to do.
     """
 
-    _MOST = 20
+    _MOST = 8
     _REMEDY = (
         "build the template as it was when the state was saved, map names that changed with rename={stored: "
         "template}, or give partial=True to take what fits and keep the template's leaf elsewhere"
     )
 
     def __init__(self, differences: Sequence[str], *, summary: Sequence[str] = (), remedy: str = _REMEDY) -> None:
-        lines = [*summary, *(["leaf by leaf:"] if summary else []), *differences[: self._MOST]]
+        leaves = list(differences[: self._MOST])
         if (rest := len(differences) - self._MOST) > 0:
-            lines.append(f"and {rest} more")
+            leaves.append(f"and {rest} more")
         title = f"the stored leaves differ from the template in {len(differences)} places:"
-        super().__init__("\n  ".join([title, *lines]) + f"\n{remedy}")
+        if summary:
+            leaf_by_leaf = "\n  ".join(["Leaf by leaf:", *leaves])
+            super().__init__("\n  ".join([title, *summary]) + f"\n{remedy}.\n{leaf_by_leaf}")
+        else:
+            super().__init__("\n  ".join([title, *leaves]) + f"\n{remedy}")
         self.differences = tuple(differences)
 
 

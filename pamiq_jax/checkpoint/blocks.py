@@ -87,6 +87,16 @@ class BlockStore:
             raise DamagedBlockError(f"block {name} has another checksum than its name")
         return data
 
+    def check(self, name: str, size: int) -> None:
+        """Return if a block is what its name says: it is read, unless this object has written or checked it before.
+
+        Raises:
+            DamagedBlockError: as `read`.
+        """
+        if name not in self._sound:
+            self.read(name, size)
+            self._sound.add(name)
+
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each block that is there, by name."""
         found: dict[str, int] = {}

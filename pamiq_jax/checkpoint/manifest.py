@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+
 from pamiq_jax.checkpoint.blocks import cut_sizes
 from pamiq_jax.checkpoint.files import Files, write_durably
 from pamiq_jax.checkpoint.values import Entry, Json, array_entries
@@ -121,6 +123,7 @@ def checked_facts(facts: Any, name: str = "facts") -> Json:
 
 def checked_moment(created_at: float) -> float:
     """Return seconds since 1970 as a float, or raise InvalidValueError."""
-    if isinstance(created_at, bool) or not math.isfinite(created_at):
+    given: Any = created_at  # users may not type
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number) or not math.isfinite(given):
         raise InvalidValueError("write(created_at)", created_at, "seconds since 1970", "give time.time()")
     return float(created_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -24,17 +25,21 @@ class MatchReport(NamedTuple):
         missing: kept, because nothing is stored under their name.
         different: kept, because what is stored has another shape, dtype or type; with what was expected and found.
         unexpected: stored, but not in the template.
+        anew: parts of a system that begin anew as a whole, and why; what would fit of them is neither taken nor
+            different. `match` knows no parts: it is empty then.
     """
 
     taken: tuple[str, ...]
     missing: tuple[str, ...]
     different: Mapping[str, str]
     unexpected: tuple[str, ...]
+    anew: Mapping[str, str] = MappingProxyType({})
 
     @property
     def differences(self) -> list[str]:
-        """A line for each leaf that did not fit."""
+        """A line for each part that begins anew, and for each leaf that did not fit."""
         return [
+            *(f"{part} begins anew: {why}" for part, why in self.anew.items()),
             *(f"{name}: missing, nothing is stored under this name" for name in self.missing),
             *(f"{name}: {difference}" for name, difference in self.different.items()),
             *(f"{name}: unexpected, the template has no leaf of this name" for name in self.unexpected),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pamiq_jax.checkpoint.blocks import DamagedBlockError
 from pamiq_jax.checkpoint.directory import StateDirectory
 from pamiq_jax.checkpoint.manifest import Manifest
 from pamiq_jax.checkpoint.retention import Retention
 from pamiq_jax.errors import CorruptStateError
+
+_LOGGER = logging.getLogger("pamiq_jax")
 
 
 class PruneReport(NamedTuple):
     """What pruning did.
 
     Attributes:
-        kept: the numbers of the sound states that are left.
+        kept: the numbers of the states that are left and sound, as far as was looked; of the newest all was.
         removed: the numbers of the states that were removed.
         damaged: the numbers of the states that are left but cannot be read.
         freed_bytes: the bytes of the blocks that were removed.
@@ -31,14 +35,16 @@ class PruneReport(NamedTuple):
 def prune_states(directory: StateDirectory, keep: Retention) -> PruneReport:
     """Remove the sound states that are not kept, but never the newest of them, and sweep the blocks.
 
-    A state counts as sound if its manifest is and its blocks are there in full length; what is in them is not read.
+    A state counts as sound if its manifest is and its blocks are there in full length. Before any is removed, all of
+    the newest is looked at too; of what this process has written or looked at before, nothing is read again.
     """
     present = directory.blocks.sizes()
     manifests = list(_manifests(directory))
-    sound = [each.info for each in manifests if each.block_sizes().items() <= present.items()]
-    wanted = {info.number for info in (*keep(sound), *sound[-1:])}
-    kept = [info.number for info in sound if info.number in wanted]
-    removed = [info.number for info in sound if info.number not in wanted]
+    sound = [each for each in manifests if each.block_sizes().items() <= present.items()]
+    kept, removed = _parted(sound, keep)
+    while removed and not _is_whole(directory, sound[-1]):
+        del sound[-1]
+        kept, removed = _parted(sound, keep)
     directory.remove(removed)
     needed = {block for each in manifests if each.info.number not in removed for block in each.block_sizes()}
     unneeded = sorted(present.keys() - needed)
@@ -49,6 +55,24 @@ def prune_states(directory: StateDirectory, keep: Retention) -> PruneReport:
         damaged=tuple(number for number in directory.numbers() if number not in kept),
         freed_bytes=sum(present[block] for block in unneeded),
     )
+
+
+def _parted(sound: list[Manifest], keep: Retention) -> tuple[list[int], list[int]]:
+    infos = [each.info for each in sound]
+    wanted = {info.number for info in (*keep(infos), *infos[-1:])}
+    numbers = [info.number for info in infos]
+    return [number for number in numbers if number in wanted], [number for number in numbers if number not in wanted]
+
+
+def _is_whole(directory: StateDirectory, manifest: Manifest) -> bool:
+    try:
+        for block, size in manifest.block_sizes().items():
+            directory.blocks.check(block, size)
+    except DamagedBlockError as error:
+        number = manifest.info.number
+        _LOGGER.error("state %d is damaged: %s; it does not count, so an older one stays", number, error)
+        return False
+    return True
 
 
 def _manifests(directory: StateDirectory) -> Iterator[Manifest]:

@@ -112,6 +112,8 @@ def best(metric: str, mode: Literal["max", "min"], count: SupportsIndex = 1) -> 
         >>> [state.number for state in best("return", "max")(states)]
         [2]
     """
+    if not isinstance(metric, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidValueError("best(metric)", metric, "a metric's name", 'in a system it is "trainer.metric"')
     if mode not in ("max", "min"):
         raise InvalidValueError("best(mode)", mode, "'max' or 'min'")
     return _Best(metric, 1 if mode == "max" else -1, checked_integer("best(count)", count, least=1))
@@ -127,6 +129,9 @@ def any_of(*rules: Retention) -> Retention:
     """
     if not rules:
         raise InvalidValueError("any_of(rules)", rules, "one rule at least", "latest_n(1) keeps the newest state")
+    for rule in rules:
+        if not isinstance(rule, Retention):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidValueError("any_of(rules)", rule, "a retention", "write latest_n(3), for example")
     return _Any(rules)
 
 

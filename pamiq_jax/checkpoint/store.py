@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -18,7 +18,7 @@ from pamiq_jax.checkpoint.pruning import PruneReport, prune_states
 from pamiq_jax.checkpoint.retention import Retention
 from pamiq_jax.checkpoint.values import Entry, HostArray, Json, array_entries, array_from, decode, encode
 from pamiq_jax.checkpoint.verification import StateReport, verify_states
-from pamiq_jax.errors import CorruptStateError, UnknownNameError
+from pamiq_jax.errors import CorruptStateError, InvalidValueError, UnknownNameError
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -138,7 +138,9 @@ class StateStore:
         return tuple(manifest.info for manifest in self._directory.manifests())
 
     def latest(self) -> StateInfo | None:
-        """Return the newest complete state, or None if there is none. Damaged ones that are newer are logged.
+        """Return the newest state whose manifest is sound, or None if there is none. Damaged newer ones are logged.
+
+        Its blocks are not read, so one of them may still be damaged: `read_latest` takes the newest that can be read.
 
         Raises:
             CorruptStateError: there are states, and all are damaged: to begin anew would look as if nothing were lost.
@@ -148,18 +150,38 @@ class StateStore:
             >>> print(StateStore(tempfile.mkdtemp()).latest())
             None
         """
+        return self._newest(lambda number: self._directory.manifest(number).info, "the newest with a sound manifest")
+
+    def read_latest(self) -> tuple[StateInfo, Any] | None:
+        """Return the newest state that can be read, and its value; None if there is none. Damaged ones are logged.
+
+        Raises:
+            CorruptStateError: there are states, and all are damaged: to begin anew would look as if nothing were lost.
+            UnknownSchemaError: a newer version of the library wrote the newest.
+
+        Example:
+            >>> import tempfile
+            >>> store = StateStore(tempfile.mkdtemp())
+            >>> info = store.write([1, 2.5], facts={}, created_at=0.0)
+            >>> newest, value = store.read_latest()
+            >>> newest.number, value
+            (1, [1, 2.5])
+        """
+        return self._newest(lambda number: (self._directory.manifest(number).info, self.read(number)), "taken")
+
+    def _newest[T](self, get: Callable[[int], T], what: str) -> T | None:
         damaged: list[CorruptStateError] = []
         for number in reversed(self._directory.numbers()):
             try:
-                info = self._directory.manifest(number).info
+                found = get(number)
             except CorruptStateError as error:
                 damaged.append(error)
                 continue
             except UnknownNameError:  # pruned just now
                 continue
             for error in damaged:
-                _LOGGER.warning("%s; the newest sound one is %d", error, number)
-            return info
+                _LOGGER.error("state %d is damaged: %s; %s is state %d", error.number, error.problem, what, number)
+            return found
         if damaged:
             raise damaged[0]
         return None
@@ -175,6 +197,7 @@ class StateStore:
         Raises:
             CorruptStateError: naming what is missing or differs.
             UnknownNameError: there is no state of this number.
+            InvalidValueError: it is no number.
 
         Example:
             >>> import tempfile
@@ -182,7 +205,8 @@ class StateStore:
             >>> store.read(store.write(("a", [1, 2.5, None]), facts={}, created_at=0.0))
             ('a', [1, 2.5, None])
         """
-        manifest = self._directory.manifest(state.number if isinstance(state, StateInfo) else state)
+        number = state.number if isinstance(state, StateInfo) else checked_integer("read(state)", state, least=0)
+        manifest = self._directory.manifest(number)
         packed = self._read_blocks(manifest, "small arrays", manifest.packed, manifest.packed_bytes)
 
         def load(name: str, entry: Entry) -> Any:
@@ -224,12 +248,14 @@ class StateStore:
     def prune(self, keep: Retention) -> PruneReport:
         """Remove the states that a policy does not keep, and the blocks that no state needs any more.
 
-        The newest sound state always stays. A damaged state is neither counted nor removed.
+        The newest sound state always stays: before anything is removed all of it is read, unless this store has written
+        it. A state that is found to be damaged is neither counted nor removed.
 
         Args:
             keep: `latest_n`, `every_nth`, `best`, or several joined with `|`.
 
         Raises:
+            InvalidValueError: `keep` is no retention.
             CheckpointWriteError: an operation on files failed; the states to be kept are as they were.
             UnknownSchemaError: a newer version of the library has written here. Nothing was removed.
 
@@ -243,5 +269,7 @@ class StateStore:
             >>> report.kept, len(report.removed)
             ((10, 20, 24, 25), 21)
         """
+        if not isinstance(keep, Retention):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidValueError("prune(keep)", keep, "a retention", "write latest_n(3), for example")
         with self._directory.changing("pruning states"):
             return prune_states(self._directory, keep)

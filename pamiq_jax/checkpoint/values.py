@@ -22,6 +22,9 @@ type Entry = dict[str, Any]
 MAX_PLAIN_INTEGER = 2**53
 """Up to here every reader of JSON keeps an integer exact; others are written as text."""
 
+MAX_DEPTH = 100
+"""So deep values may be nested: JSON and its reader are nested several times as deep, and must not run out of stack."""
+
 NUMPY_DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64", "complex64", "complex128",
@@ -60,10 +63,10 @@ def encode(value: object) -> tuple[Json, list[HostArray]]:
         UnstorableValueError: naming the part that is something else.
     """
     arrays: dict[int, HostArray] = {}
-    return _encode(value, "", arrays), list(arrays.values())
+    return _encode(value, "", arrays, MAX_DEPTH), list(arrays.values())
 
 
-def _encode(value: Any, name: str, arrays: dict[int, HostArray]) -> Json:
+def _encode(value: Any, name: str, arrays: dict[int, HostArray], depth: int) -> Json:
     kind = type(cast(object, value))
     if value is None or kind is bool or kind is str:
         return value
@@ -71,13 +74,18 @@ def _encode(value: Any, name: str, arrays: dict[int, HostArray]) -> Json:
         return value if abs(value) <= MAX_PLAIN_INTEGER else {"int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"float": repr(value)}
+    if depth == 0 and kind in (dict, list, tuple):
+        shown = name if len(name) < 40 else f"{name[:20]}...{name[-10:]}"
+        raise UnstorableValueError(_shown(shown), f"is nested more than {MAX_DEPTH} deep", "store it flat, by names")
     if kind is dict:
-        items = value.items()
-        return {
-            "dict": [[_checked_key(key, name), _encode(part, child_name(name, key), arrays)] for key, part in items]
-        }
+        parts = [(_checked_key(key, name), part) for key, part in value.items()]
+        return {"dict": [[key, _encode(part, child_name(name, key), arrays, depth - 1)] for key, part in parts]}
     if kind is list or kind is tuple:
-        return {kind.__name__: [_encode(part, child_name(name, index), arrays) for index, part in enumerate(value)]}
+        parts = [_encode(part, child_name(name, index), arrays, depth - 1) for index, part in enumerate(value)]
+        return {kind.__name__: parts}
+    if isinstance(value, np.ndarray) and kind not in (np.ndarray, np.memmap):  # what it has beside would be lost
+        remedy = "convert it: x.filled(value) and its mask for a masked array, np.asarray(x) else"
+        raise UnstorableValueError(_shown(name), f"is a {kind.__module__}.{kind.__qualname__}", remedy)
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         if id(value) not in arrays:  # one array may lie in several places, as published parameters do
             arrays[id(value)] = _host_array(value, name)
@@ -109,7 +117,7 @@ def _host_array(value: Any, name: str) -> HostArray:
         value = jax.random.key_data(value)
     array = np.asarray(value, order="C")
     if array.dtype.name not in DTYPES:
-        remedy = f"convert it to one of {', '.join(DTYPES)}"
+        remedy = "convert it to bool, an integer, a float, a complex number or one of ml_dtypes' small ones"
         raise UnstorableValueError(_shown(name), f"has dtype {array.dtype}", remedy)
     array = array.astype(_little_endian(array.dtype), copy=False)
     entry: Entry = {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": array.nbytes}

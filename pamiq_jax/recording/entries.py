@@ -15,8 +15,8 @@ import numpy as np
 
 from pamiq_jax.types import PyTree
 
-FORM = 2
-"""Raised when the names in a log change."""
+FORM, FORMS = 3, (2, 3)
+"""Raised when the names in a log change; and the forms that can be read. In form 2 each drain has arrays of its own."""
 
 
 class Begin(NamedTuple):
@@ -145,8 +145,7 @@ def begin_value(begin: Begin) -> dict[str, Any]:
 
 def end_value(end: End) -> dict[str, Any]:
     """Return the end as a log stores it."""
-    rest = [_drain_value(drain) for drain in end.rest]
-    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted), "drains": rest}
+    return {"kind": "end", "ticks": end.ticks, "acted": dict(end.acted), "drains": _drain_columns(end.rest)}
 
 
 def batch_value(batch: Batch) -> dict[str, Any]:
@@ -164,10 +163,10 @@ def batch_value(batch: Batch) -> dict[str, Any]:
         "first": batch.first,
         "times": np.array([time for tick in ticks for time in tick.times], np.float64),
         "days": np.array([day for tick in ticks for day in tick.days], np.int32),
-        "counts": np.array([count for tick in ticks for count in tick.counts], np.int64).reshape(-1, 3),
-        "table": np.array([_row(tick, trainers) for tick in ticks], np.int64).reshape(-1, 7),
+        "counts": _narrow([count for tick in ticks for count in tick.counts]).reshape(-1, 3),
+        "table": _narrow([_row(tick, trainers) for tick in ticks]).reshape(-1, 7),
         "trainers": trainers,
-        "drains": [_drain_value(drain) for tick in ticks for drain in tick.drains],
+        "drains": _drain_columns([drain for tick in ticks for drain in tick.drains]),
         "errors": [[number, tick.error] for number, tick in enumerate(ticks) if tick.error],
         "reasons": _text_columns(
             (number, trainer, reason) for number, tick in enumerate(ticks) for trainer, reason in tick.reasons.items()
@@ -180,8 +179,59 @@ def batch_value(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _drain_value(drain: Drain) -> dict[str, Any]:
-    return {"buffer": drain.buffer, "rows": drain.rows, "leaves": dict(drain.leaves)}
+def _drain_columns(drains: Sequence[Drain]) -> dict[str, Any]:
+    """Return drains as one table of records for each buffer, how many rows each has, and in which order they came."""
+    tables: dict[str, list[Drain]] = {}
+    for drain in drains:
+        tables.setdefault(drain.buffer, []).append(drain)
+    return {
+        "buffers": list(tables),
+        "order": np.array([list(tables).index(drain.buffer) for drain in drains], np.int32),
+        "rows": np.array([drain.rows for drain in drains], np.int32),
+        "leaves": [
+            {name: np.concatenate([drain.leaves[name] for drain in table]) for name in table[0].leaves}
+            for table in tables.values()
+        ],
+    }
+
+
+def drains_together(value: Any) -> Iterator[Drain]:
+    """Yield the records of a stored batch: all of a buffer at once, where they are stored so.
+
+    Args:
+        value: what a log has under "drains".
+
+    Example:
+        >>> [drain.rows for drain in drains_together(_drain_columns([Drain("x", 1, {}), Drain("x", 2, {})]))]
+        [3]
+    """
+    if not isinstance(value, Mapping):
+        yield from (Drain(**drain) for drain in value)
+        return
+    columns: Mapping[str, Any] = value
+    for index, buffer in enumerate(columns["buffers"]):
+        rows = int(columns["rows"][columns["order"] == index].sum())
+        yield Drain(buffer, rows, columns["leaves"][index])
+
+
+def _drains_apart(value: Any) -> Iterator[Drain]:
+    """Yield the records of a stored batch as they came."""
+    if not isinstance(value, Mapping):
+        yield from (Drain(**drain) for drain in value)
+        return
+    columns: Mapping[str, Any] = value
+    ends = [0] * len(columns["buffers"])
+    for index, rows in zip(columns["order"].tolist(), columns["rows"].tolist(), strict=True):
+        start, ends[index] = ends[index], ends[index] + rows
+        leaves = {name: leaf[start : ends[index]] for name, leaf in columns["leaves"][index].items()}
+        yield Drain(columns["buffers"][index], rows, leaves)
+
+
+def _narrow(values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Return integers with 32 bits each, if they have room in them."""
+    array = np.array(values, np.int64)
+    fits = not array.size or np.abs(array).max() < 2**31
+    return array.astype(np.int32) if fits else array
 
 
 def _row(tick: Tick, trainers: list[str]) -> tuple[int, ...]:
@@ -200,7 +250,7 @@ def _text_columns(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     """Return rows of a number and texts as one table of numbers, for the same few texts come again and again."""
     texts: dict[str, int] = {}
     table = [(number, *[texts.setdefault(text, len(texts)) for text in row]) for number, *row in rows]
-    return {"texts": list(texts), "rows": np.array(table, np.int64).reshape(len(table), -1 if table else 0)}
+    return {"texts": list(texts), "rows": _narrow(table).reshape(len(table), -1 if table else 0)}
 
 
 def text_rows(columns: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -242,7 +292,7 @@ def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
     Example:
         See `batch_value`.
     """
-    times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), iter(value["drains"])
+    times, days, drains = iter(value["times"].tolist()), iter(value["days"].tolist()), _drains_apart(value["drains"])
     counts = iter(map(tuple, value["counts"].tolist()))
     errors = dict(value["errors"])
     reasons: dict[int, dict[str, str]] = {}
@@ -257,7 +307,7 @@ def ticks_of(value: Mapping[str, Any]) -> Iterator[Tick]:
             times=[next(times) for _ in range(timed)],
             days=[next(days) for _ in range(dated)],
             counts=[next(counts) for _ in range(counted)],
-            drains=[Drain(**next(drains)) for _ in range(drained)],
+            drains=[next(drains) for _ in range(drained)],
             is_frozen=bool(is_frozen),
             trainer="" if trainer < 0 else value["trainers"][trainer],
             version=version,

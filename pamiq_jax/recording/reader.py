@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 from pamiq_jax.checkpoint.matching import match
 from pamiq_jax.data import Record, record_of, record_spec
 from pamiq_jax.errors import RecordingError, UnknownNameError
-from pamiq_jax.recording.entries import FORM, Begin, Drain, Tick, text_rows, ticks_of
+from pamiq_jax.recording.entries import FORMS, Begin, Drain, Tick, drains_together, text_rows, ticks_of
 from pamiq_jax.recording.log import read_log
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import PyTree
@@ -26,6 +27,7 @@ DIRECTORY = "recording"
 LOG, START = "log", "start"
 """In such a folder: what happened, and a store with the state that it began from."""
 
+_LOGGER = logging.getLogger("pamiq_jax")
 _KEYS = re.compile(r"\['([^']*)'\]")
 
 
@@ -50,12 +52,15 @@ class Recording:
 
     Args:
         directory: the run's directory.
-        number: which launch; None for the newest. Each launch with `record=True` makes one, also a resumed one.
+        number: which launch; None for the newest that was not killed before it began. Each launch with `record=True`
+            makes one, also a resumed one.
 
     Attributes:
         number: which launch it is, from 1.
         directory: where it lies.
         begin: how it began.
+        last_changes: once the ticks have been read: hyper-parameters that were changed after the last of them, as in
+            `TickEntry.changes`.
         damage: once it has been read: "", or that it has no end or where it is cut off, after a kill, or damaged.
         is_complete: once it has been read: whether the run was stopped, and not killed.
 
@@ -79,23 +84,34 @@ class Recording:
             raise RecordingError(f"{Path(directory)} holds no recording, expected `{DIRECTORY}/<number>`; {remedy}")
         if number is not None and number not in numbers:
             raise UnknownNameError("recording", number, numbers, str(directory))
-        self.number = numbers[-1] if number is None else number
-        self.directory = Path(directory) / DIRECTORY / _folder(self.number)
-        self.damage, self.is_complete = "", False
-        first = next(self._values(), None)
-        if first is None:
-            raise RecordingError(f"{self.directory / LOG} {self._nothing_readable()}")
+        self.last_changes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+        problems: list[str] = []
+        for each in reversed(numbers) if number is None else (number,):
+            self.number, self.directory = each, Path(directory) / DIRECTORY / _folder(each)
+            self.damage, self.is_complete = "", False
+            first = next(self._values(), None)
+            if first is not None:
+                break
+            problems.append(f"{self.directory / LOG} {self._nothing_readable()}")
+        else:
+            raise RecordingError(problems[0])
+        for problem in problems:
+            _LOGGER.warning("%s; recording %d is taken", problem, self.number)
         form = first.pop("form")
-        if form != FORM:
+        if form not in FORMS:
             remedy = "read it with the pamiq_jax that wrote it"
-            raise RecordingError(f"{self.directory} has form {form}, expected {FORM}; {remedy}")
+            raise RecordingError(f"{self.directory} has form {form}, expected one of {FORMS}; {remedy}")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in first.items()
         }
         self.begin = Begin(**{name: fields[name] for name in Begin._fields})
 
     def ticks(self) -> Iterator[TickEntry]:
-        """Yield the ticks of the training thread, oldest first."""
+        """Yield the ticks of the training thread, oldest first.
+
+        What was changed after the last one is in `last_changes` then.
+        """
+        self.last_changes = ()
         changes: list[tuple[str, Mapping[str, Any]]] = []
         sums: dict[int, int] = {}
         for value in self._batches():
@@ -108,6 +124,7 @@ class Recording:
                 yield TickEntry(number, tick, tuple(changes), sums)
                 changes, sums = [], {}
             changes += [tuple(change[1:]) for change in changed]
+        self.last_changes = tuple(changes)
 
     def chunks(self, buffer: str, example: PyTree = None) -> Iterator[Record[Any]]:
         """Yield the records that came into a buffer as they came, some at a time: leaves `[n, ...]`, numpy arrays.
@@ -125,9 +142,9 @@ class Recording:
         if buffer not in self.begin.buffers:
             raise UnknownNameError("buffer", buffer, self.begin.buffers, "a recording")
         for value in self._values():
-            for drain in value.get("drains", ()):
-                if drain["buffer"] == buffer:
-                    yield records_of(Drain(**drain), example)
+            for drain in drains_together(value.get("drains", ())):
+                if drain.buffer == buffer:
+                    yield records_of(drain, example)
 
     def records(self, buffer: str, example: PyTree = None) -> Record[Any]:
         """Return all records that came into a buffer: leaves `[n, ...]`, numpy arrays, oldest first.
@@ -158,6 +175,8 @@ class Recording:
         return [cast(Any, row) for value in self._batches() for row in text_rows(value["transitions"])]
 
     def _nothing_readable(self) -> str:
+        if not (self.directory / LOG).exists():
+            return "is not there; the run was killed before it began"
         if self.damage.startswith("damaged"):
             return f"is {self.damage}, in its first entry; nothing of it can be read"
         if self.damage.startswith("cut off"):
@@ -174,6 +193,8 @@ class Recording:
         self.damage = damage or ("" if self.is_complete else "has no end: the run was killed, or still goes on")
 
     def _watch_for_end(self) -> Generator[Any, None, str]:
+        if not (self.directory / LOG).exists():
+            return "has no log: the run was killed before it began"
         values = read_log(self.directory / LOG)
         while True:
             try:

@@ -57,12 +57,15 @@ class TrainerHandle:
 
         Raises:
             InvalidValueError: it is fixed in the optimizer, or does not exist; the message says what can be changed.
-                Or the run has ended.
+                Or the value is no number that is finite in the form it is stored in; nothing was changed. Or the run
+                has ended.
             TimeoutError: the training thread did not come to it.
         """
 
         def change() -> None:
-            self._workers.change_state(self.name, set_hyperparameters(self._state(), **values), values)
+            state = set_hyperparameters(self._state(), **values)
+            present = get_hyperparameters(state)
+            self._workers.change_state(self.name, state, {name: present[name] for name in values})
 
         self._workers.control.call(TRAINING, change, timeout)
 

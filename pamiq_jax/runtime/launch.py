@@ -69,9 +69,10 @@ def launch(
             `| on_signal(signal.SIGUSR1)` in a run that is launched from the main thread. In a run with a directory
             SIGTERM saves, stops and leaves with exit code 0, unless it has a handler.
         keep: which states stay; the newest three by default. The newest sound one always does.
-        resume: True goes on from the newest state in the directory, if there is one; a number from that state; a path
-            from the newest state of another run. It is restored before the agent acts.
-        partial: begin with what is stored where it fits, and anew elsewhere; else what does not fit is an error.
+        resume: True goes on from the newest state in the directory that can be read, if there is one; a number from
+            that state; a path from the newest of another run. It is restored before the agent acts.
+        partial: begin with what is stored where it fits, and anew elsewhere; else what does not fit is an error. Of a
+            buffer, an optimizer and an agent's memory either all is taken or nothing; `run.restored.report` says it.
         rename: new names on resume: `{"trainers": {"old": "new"}}`, also "models", "buffers", "interactions".
         revive: trainers that were quarantined when the state was saved, and are to begin anew from their last good
             states: their names, or True for all. Else they stay quarantined, under any policy.
@@ -81,7 +82,7 @@ def launch(
 
     Raises:
         InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; `on_signal` outside
-            the main thread, or joined with something else than `|`.
+            the main thread, or joined with something else than `|`; a file where the directory should be.
         UnknownNameError: `faults` repairs, or `revive` names, a trainer that does not exist.
         DirectoryInUseError: another system runs there.
         CheckpointNotFoundError: `resume` is a path where no state is.

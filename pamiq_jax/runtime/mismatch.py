@@ -24,11 +24,11 @@ def system_mismatch(report: MatchReport) -> StateMismatchError:
         the stored leaves differ from the template in 2 places:
           trainer 'fit': nothing of it is stored
           trainer 'old': stored, but not in this system
-          leaf by leaf:
+        build the system as it was when the state was saved, say what has a new name with
+        rename={"trainers": {"old": "fit"}}, or give partial=True to begin anew with what does not fit.
+        Leaf by leaf:
           ['trainers']['fit'].steps: missing, nothing is stored under this name
           ['trainers']['old'].steps: unexpected, the template has no leaf of this name
-        build the system as it was when the state was saved, say what has a new name with
-        rename={"trainers": {"old": "fit"}}, or give partial=True to begin anew with what does not fit
     """
     taken, missing = Counter(map(_part, report.taken)), Counter(map(_part, report.missing))
     different, unexpected = Counter(map(_part, report.different)), Counter(map(_part, report.unexpected))

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import jax.monitoring
 
-from pamiq_jax.errors import DirectoryInUseError
+from pamiq_jax.errors import DirectoryInUseError, InvalidValueError
 
 _SWITCH_INTERVAL_SECONDS = 5e-4
 _BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -118,6 +118,7 @@ class DirectoryLock:
         directory: it is created if it does not exist.
 
     Raises:
+        InvalidValueError: a file lies there, or where one of its parents should be.
         DirectoryInUseError: another system has it.
 
     Example:
@@ -129,7 +130,11 @@ class DirectoryLock:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).absolute()  # wherever the process goes later
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            remedy = f"a file lies at {error.filename}: move it away, or name another directory"
+            raise InvalidValueError("directory", str(directory), "a directory, or a place for one", remedy) from error
         self._file: TextIO | None = (self.directory / ".lock").open("a+")
         if not _try_lock(self._file):
             self._file.seek(0)

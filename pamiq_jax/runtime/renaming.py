@@ -41,7 +41,7 @@ class Renaming:
     """
 
     def __init__(self, rename: Renames, leaves: Mapping[str, Any]) -> None:
-        _check_form(rename)
+        check_rename(rename)
         self._rename = rename
         self._stored = {kind: _stored_names(kind, leaves) for kind in KINDS}
         for kind, renames in rename.items():
@@ -103,7 +103,13 @@ def _stored_names(kind: str, leaves: Mapping[str, Any]) -> set[str]:
     return {found.group(1) for name in leaves if (found := pattern.match(name))}
 
 
-def _check_form(rename: object) -> None:
+def check_rename(rename: object) -> None:
+    """Raise if new names are not given as `Renames`.
+
+    Raises:
+        InvalidValueError: it is no mapping of such mappings.
+        UnknownNameError: a kind that does not exist.
+    """
     expected = 'a mapping of old names to new ones, like {"old": "new"}'
     if not isinstance(rename, Mapping):
         raise InvalidValueError("rename", rename, f"{expected}, for each of {', '.join(KINDS)}")

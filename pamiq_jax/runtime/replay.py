@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast, override
 
 import jax
@@ -16,7 +19,7 @@ from pamiq_jax.errors import InvalidValueError, RecordingError
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.recording import Recording, TickEntry
 from pamiq_jax.recording.entries import Drain, Tick, checksum_of
-from pamiq_jax.recording.reader import START
+from pamiq_jax.recording.reader import START, recorded_numbers
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.failures import describe_error
@@ -30,6 +33,8 @@ from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.trainer import set_hyperparameters
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Metrics
+
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+")
 
 
 class Difference(NamedTuple):
@@ -70,6 +75,7 @@ class ReplayResult(NamedTuple):
             came after it agrees in all that is compared at each tick. -1 if there was none.
         damage: where the recording is cut off, as it is after a kill, or damaged; "" if it is whole so far.
         is_complete: whether the replay has come to the end of a run that was stopped, and not killed.
+        remarks: what was not the same and need not be, a line each: the address of an object in an error's message.
     """
 
     learner: LearnerState
@@ -80,6 +86,7 @@ class ReplayResult(NamedTuple):
     checked_version: int
     damage: str
     is_complete: bool
+    remarks: tuple[str, ...] = ()
 
 
 def replay(
@@ -101,7 +108,7 @@ def replay(
         directory: of the run.
         system: what was launched.
         number: which launch, of a run that was resumed; None for the newest, or the newest that can have published
-            `until`.
+            `until`. One that was killed before it had begun is passed over.
         until: stop as soon as this version is published; None goes to the end.
         faults: as it was given to `launch`.
 
@@ -128,6 +135,8 @@ def replay(
     """
     if until is not None:
         checked_integer("replay(until)", until, 0)
+    if not isinstance(cast(Any, faults), FaultPolicy):
+        raise InvalidValueError("replay(faults)", faults, "a FaultPolicy", "pass the `faults=` that `launch` was given")
     recording = _find(directory, number, until)
     if (policy := faults.describe()) != recording.begin.faults:
         recorded = f"{recording.begin.faults}, as it was launched"
@@ -144,6 +153,8 @@ def replay(
         if replayed.difference is not None or (until is not None and replayed.version >= until):
             is_there = True
             break
+    if not is_there:
+        replayed.change(recording.last_changes)
     if until is not None and not is_there:
         ends = f"{recording.directory} ends at version {replayed.version}"
         raise RecordingError(f"{ends}, expected version {until} in it; {recording.damage or 'the run ended there'}")
@@ -156,13 +167,19 @@ def replay(
         replayed.checked_version,
         recording.damage,
         recording.is_complete and not is_there,
+        tuple(replayed.remarks),
     )
 
 
 def _find(directory: str | os.PathLike[str], number: int | None, until: int | None) -> Recording:
     recording = Recording(directory, number)
-    while number is None and until is not None and recording.begin.version > until and recording.number > 1:
-        recording = Recording(directory, recording.number - 1)
+    if number is not None or until is None:
+        return recording
+    for older in reversed([each for each in recorded_numbers(Path(directory)) if each < recording.number]):
+        if recording.begin.version <= until:
+            break
+        with contextlib.suppress(RecordingError):  # killed before it had begun
+            recording = Recording(directory, older)
     return recording
 
 
@@ -255,16 +272,21 @@ class _Replay:
         self._reasons: dict[str, str] = {}
         self._sums: dict[int, int] = {}
         self.checked_version = -1
+        self.remarks: list[str] = []
 
     @property
     def version(self) -> int:
         return self.cells.store.latest.version
 
-    def do(self, entry: TickEntry) -> None:
-        for trainer, values in entry.changes:
+    def change(self, changes: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Change hyper-parameters, as the live run did before the next tick or its end."""
+        for trainer, values in changes:
             run = self.learner.trainers[trainer]
             state = set_hyperparameters(run.state, **values)
             self.learner = self.learner.with_trainer(trainer, with_changed_good(run, state, values))
+
+    def do(self, entry: TickEntry) -> None:
+        self.change(entry.changes)
         self._told.begin(entry.tick)
         self.learner, report = train_tick(
             self._programs, self.learner, self.cells, cast(Any, self._told), is_frozen=entry.tick.is_frozen
@@ -274,9 +296,17 @@ class _Replay:
             self.metrics.append((report.trainer, report.metrics))
         self._sums.update(entry.sums)
         for what, recorded, replayed in self._compared(entry.tick, report):
-            if recorded != replayed:
+            if recorded != replayed and self._differs_by_addresses(recorded, replayed):
+                self.remarks.append(f"tick {entry.number}: {what} names another address: {replayed!r}")
+            elif recorded != replayed:
                 self.difference = Difference(entry.number, self._told.seconds, what, recorded, replayed)
                 return
+
+    @staticmethod
+    def _differs_by_addresses(recorded: Any, replayed: Any) -> bool:
+        """Return whether two errors, or reasons, are the same but for where an object that they name lay in memory."""
+        was, is_now = str(recorded), str(replayed)
+        return _ADDRESS.search(was) is not None and _ADDRESS.sub("", was) == _ADDRESS.sub("", is_now)
 
     def _compared(self, tick: Tick, report: TrainReport) -> Iterator[tuple[str, Any, Any]]:
         """Yield what must be equal: its name, what it was and what it is."""

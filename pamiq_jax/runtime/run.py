@@ -163,7 +163,7 @@ class Run:
             timeout: seconds.
 
         Raises:
-            WorkerError: compiling failed.
+            WorkerError: compiling, or restoring a state, failed.
             TimeoutError: it takes longer.
         """
         control = self._control

@@ -15,6 +15,7 @@ from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.fields import fields, later_leaves, without
 from pamiq_jax.runtime.mismatch import system_mismatch
+from pamiq_jax.runtime.partial import Anew, adapted, find_anew
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.renaming import Renames, Renaming
 from pamiq_jax.runtime.saved_faults import restored_faults, still_quarantined, stored_faults
@@ -136,7 +137,8 @@ def restored_cut(
         compiled: the system, as it would begin.
         value: what `stored_value` returned, read from a store.
         number: of the state, for errors.
-        partial: begin with what is stored where it fits, and with what is new elsewhere.
+        partial: begin with what is stored where it fits, and with what is new elsewhere: parameters leaf by leaf; a
+            buffer, an optimizer and an agent's memory whole or not at all, with all that counts on them.
         rename: new names of trainers, models, buffers and interactions.
         revive: True, or which trainers that were quarantined begin anew.
 
@@ -152,28 +154,41 @@ def restored_cut(
     leaves = {names.leaf(name): leaf for name, leaf in value["leaves"].items()}
     template = _document(first)
     later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
-    document, report = match(template, {**leaves, **later}, partial=True)
+    stored = {**leaves, **later}
+    document, report = match(template, stored, partial=True)
     if report.differences and not partial:
         raise system_mismatch(report)
+    anew = (
+        find_anew(report, compiled.learner.trainers, compiled.learner.buffers, compiled.actors) if partial else Anew()
+    )
+    if anew.leaves:
+        document, _ = match(template, {leaf: stored[leaf] for leaf in stored.keys() - anew.leaves}, partial=True)
     cut = _cut(_in_order_of(template, document))
     groups, prefetched = names.keys("groups", value["pending"]), names.keys("trainers", value["prefetched"])
     faults = names.keys("trainers", value.get("faults", {}))
     runs = {
         name: run._replace(
-            prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name)),
+            prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name), partial=partial),
             faults=restored_faults(name, run, faults.get(name), names.leaf),
         )
         for name, run in cut.learner.trainers.items()
     }
     runs = {name: still_quarantined(run, revive, name) for name, run in runs.items()}
-    pending = {group: _pending(compiled, names, members) for group, members in groups.items()}
+    if partial:
+        runs = _adapted(compiled, cut.learner, runs, anew)
+    pending = {group: _pending(compiled, names, members, partial=partial) for group, members in groups.items()}
+    waiting, lost = _waiting(compiled, names.keys("buffers", value["waiting"]), anew, partial=partial)
+    report = report._replace(
+        taken=tuple(leaf for leaf in report.taken if leaf not in anew.leaves),
+        anew=anew._replace(waiting=lost).reasons,
+    )
     buffers = {
         name: run._replace(size=compiled.programs.size(name, run.state, run.inserted))
         for name, run in cut.learner.buffers.items()
     }
     return cut._replace(
         learner=cut.learner._replace(trainers=runs, buffers=buffers, pending=pending),
-        waiting=_waiting(compiled, names.keys("buffers", value["waiting"]), partial=partial),
+        waiting=waiting,
         worlds=names.keys("interactions", value["worlds"]),
     ), without(report, later)
 
@@ -223,37 +238,69 @@ def _trainer_run(values: dict[str, Any]) -> TrainerRun:
 
 
 def _prefetched(
-    compiled: Compiled, learner: LearnerState, name: str, stored: Mapping[str, Any] | None
+    compiled: Compiled, learner: LearnerState, name: str, stored: Mapping[str, Any] | None, *, partial: bool
 ) -> PyTree | None:
     gather = compiled.programs.trainers[name].gather
     if stored is None or gather is None:
         return None
     sources = compiled.programs.system.trainers[name].sources
     states = {key: learner.buffers[source.buffer].state for key, source in sources.items()}
-    return match(gather(states, 0, learner.trainers[name].run_key), stored)[0]
+    batches, report = match(gather(states, 0, learner.trainers[name].run_key), stored, partial=partial)
+    return None if report.differences else batches  # what is drawn again is the same
+
+
+def _adapted(
+    compiled: Compiled, learner: LearnerState, runs: Mapping[str, TrainerRun], anew: Anew
+) -> dict[str, TrainerRun]:
+    """Return the trainers without what they have counted of parts that begin anew, or that are others than before."""
+    schedules = compiled.programs.system.trainers
+    finished = {name: run.finished for name, run in runs.items()}
+    adapted_runs = {name: adapted(name, run, schedules[name], learner.buffers, anew) for name, run in runs.items()}
+    return {
+        name: run._replace(after={other: min(count, finished[other]) for other, count in run.after.items()})
+        for name, run in adapted_runs.items()
+    }
 
 
 def _pending(
-    compiled: Compiled, names: Renaming, members: Mapping[str, Mapping[str, Any]]
+    compiled: Compiled, names: Renaming, members: Mapping[str, Mapping[str, Any]], *, partial: bool
 ) -> dict[str, Mapping[str, Params]]:
     pending: dict[str, Mapping[str, Params]] = {}
     for name, leaves in names.keys("trainers", members).items():
         if name in compiled.programs.system.trainers:
             template = {model: compiled.params[model] for model in compiled.programs.system.published_by(name)}
-            pending[name] = match(template, {names.leaf(leaf): value for leaf, value in leaves.items()})[0]
+            stored = {names.leaf(leaf): value for leaf, value in leaves.items()}
+            params, report = match(template, stored, partial=partial)
+            if not report.differences:
+                pending[name] = params
     return pending
 
 
 def _waiting(
-    compiled: Compiled, stored: Mapping[str, Any], *, partial: bool
-) -> dict[str, tuple[PendingRecords[Any], CollectorCounts]]:
+    compiled: Compiled, stored: Mapping[str, Any], anew: Anew, *, partial: bool
+) -> tuple[dict[str, tuple[PendingRecords[Any], CollectorCounts]], dict[str, str]]:
+    """Return what waits in the collectors, and what is lost of it, with the reason."""
     waiting: dict[str, tuple[PendingRecords[Any], CollectorCounts]] = {}
+    lost: dict[str, str] = {}
     for name, part in stored.items():
         if name not in compiled.examples:
             continue  # a buffer that is gone: strict matching has refused that already
         counts = CollectorCounts(*part["counts"])
         rows = zeros_of(compiled.record_form(name), counts.pending)
         matched, report = match(PendingRecords(rows, np.int32(0), np.bool_(False)), part["records"], partial=partial)
-        if not report.differences:
-            waiting[name] = matched, counts
-    return waiting
+        most = compiled.programs.system.queue(name).capacity
+        if report.differences:
+            lost[name] = f"{counts.pending} records waited, {report.differences[0]}"
+        elif partial and counts.pending > most:
+            lost[name] = f"{counts.pending} records waited, it holds {most} now"
+        else:
+            waiting[name] = _counted_anew(matched, counts) if name in anew.buffers else (matched, counts)
+    return waiting, lost
+
+
+def _counted_anew(waiting: PendingRecords[Any], counts: CollectorCounts) -> tuple[PendingRecords[Any], CollectorCounts]:
+    """Return what waits for a buffer that begins anew: the first that come, after a gap."""
+    is_first = np.array(waiting.records.is_first)
+    is_first[:1] = True
+    records = waiting.records._replace(is_first=is_first)
+    return waiting._replace(records=records), CollectorCounts(counts.pending, 0, counts.pending)

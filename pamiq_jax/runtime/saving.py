@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -16,13 +17,15 @@ from pamiq_jax.errors import CheckpointNotFoundError, DirectoryHasStatesError, I
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Compiled, Ready
-from pamiq_jax.runtime.renaming import Renames
+from pamiq_jax.runtime.renaming import Renames, check_rename
 from pamiq_jax.runtime.saved import Cut, restored_cut
 from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.unhurried import unhurried
 from pamiq_jax.types import Metrics
+
+_LOGGER = logging.getLogger("pamiq_jax")
 
 
 class Restored(NamedTuple):
@@ -44,7 +47,7 @@ class Origin(NamedTuple):
 
     Attributes:
         directory: where it lies.
-        number: which one; None is the newest.
+        number: which one; None is the newest that can be read.
         is_optional: whether to begin anew if there is none.
         partial: whether what does not fit begins anew.
         rename: new names of trainers, models, buffers and interactions.
@@ -63,34 +66,38 @@ class Origin(NamedTuple):
 
         Raises:
             StateMismatchError: it does not fit.
-            CorruptStateError: it is damaged; name an older one to begin from that.
+            CorruptStateError: the one that was named is damaged, or all are.
             UnknownNameError: there is none.
             UnknownSchemaError: a newer version of the library wrote it.
         """
         store = StateStore(self.directory)
-        state = self._find(store)
-        if state is None:
+        found = self._find(store)
+        if found is None:
             return None
+        state, value = found
         cut, report = restored_cut(
             compiled,
-            store.read(state),
+            value,
             number=state.number,
             partial=self.partial,
             rename=self.rename,
             revive=self.revive,
         )
+        for part, why in report.anew.items():
+            _LOGGER.warning("state %d is taken in part: %s begins anew: %s", state.number, part, why)
         return cut, Restored(state, self.directory, report)
 
-    def _find(self, store: StateStore) -> StateInfo | None:
+    def _find(self, store: StateStore) -> tuple[StateInfo, Any] | None:
+        """Return the state that was named, or the newest that can be read: damaged newer ones are logged."""
         if self.number is None:
-            newest = store.latest()
+            newest = store.read_latest()
             if newest is None and not self.is_optional:
                 raise UnknownNameError("state", "the newest", (), str(self.directory))
             return newest
         states = {info.number: info for info in store.states()}
         if self.number not in states:
             raise UnknownNameError("state", self.number, states, str(self.directory))
-        return states[self.number]
+        return states[self.number], store.read(self.number)
 
 
 def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any) -> None:
@@ -133,8 +140,8 @@ def find_origin(
 
     Args:
         directory: the run's own.
-        resume: False begins anew; True goes on from the newest state in the directory, if there is one; a number from
-            that one; a path from the newest state of another run.
+        resume: False begins anew; True goes on from the newest state in the directory that can be read, if there is
+            one; a number from that one; a path from the newest of another run.
         how: `partial`, `rename` and `revive`, see `Origin`.
 
     Raises:
@@ -147,6 +154,8 @@ def find_origin(
     if resume is False and (how.get("partial") or how.get("rename")):
         remedy = "pass resume=True, a number or a path, to begin from a state"
         raise InvalidValueError("partial or rename", how, "nothing without resume=", remedy)
+    if how.get("rename") is not None:
+        check_rename(how["rename"])
     has_states = directory is not None and StateStore(directory).latest() is not None
     is_own = isinstance(resume, bool | int)
     if has_states and (resume is False or not is_own):

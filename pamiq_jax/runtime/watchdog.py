@@ -16,6 +16,7 @@ from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.control import STANDING, Control
 from pamiq_jax.runtime.heartbeat import Heartbeat, Pulse
+from pamiq_jax.runtime.interpreter import InterpreterTimer
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -34,9 +35,13 @@ class Deadlines:
         acting: one `act` of the agent.
         hook: one `on_paused`, `on_resumed` or `on_interaction`, or one call that another thread has brought.
         pausing: from a pause, resume or stop to its acknowledgment by each thread, whatever that thread is in.
+        interpreter: how long C code may keep all Python code from running, by holding the interpreter's lock; in real
+            seconds. Then no thread can say so, this one neither: `faulthandler` writes all stacks to standard error. A
+            process has one such timer, which others use too (pytest's `faulthandler_timeout`), so there is none by
+            default.
 
     Raises:
-        InvalidValueError: a limit of 0 or less.
+        InvalidValueError: a limit that is no number above 0.
 
     Example:
         >>> Deadlines(training=600.0, environment=None).training
@@ -50,16 +55,22 @@ class Deadlines:
     acting: float | None = 60.0
     hook: float | None = 60.0
     pausing: float | None = 60.0
+    interpreter: float | None = None
 
     def __post_init__(self) -> None:
         for name, seconds in dataclasses.asdict(self).items():
-            if seconds is not None and not seconds > 0:
+            is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+            if seconds is not None and not (is_number and seconds > 0):
                 raise InvalidValueError(f"Deadlines({name})", seconds, "more than 0", "None sets no limit")
+        if self.interpreter == math.inf:
+            raise InvalidValueError("Deadlines(interpreter)", self.interpreter, "a finite number", "None sets no limit")
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """The limits by name, infinite where there is none."""
-        return {name: math.inf if limit is None else limit for name, limit in dataclasses.asdict(self).items()}
+        """The limits of what a thread is in, by name, infinite where there is none."""
+        limits = {name: math.inf if limit is None else limit for name, limit in dataclasses.asdict(self).items()}
+        del limits["interpreter"]  # it is of the process
+        return limits
 
 
 DEADLINES = Deadlines()
@@ -110,7 +121,8 @@ class Watchdog:
     """Says which threads are stuck, and logs each once, with its stack, from a thread of its own.
 
     It does not poll. It sleeps until the first thread can be stuck; while none can be, until one becomes busy. As it
-    is not told of each tick, it wakes once more after the last thread has gone to sleep.
+    is not told of each tick, it wakes once more after the last thread has gone to sleep. Only where the interpreter has
+    a limit it wakes four times within it, to show that Python code still runs.
 
     Args:
         control: whose threads, and where they have acknowledged.
@@ -123,6 +135,7 @@ class Watchdog:
         self._limits = deadlines.limits
         self._shortest = min(self._limits.values())
         self._told: dict[str, Heartbeat] = {}
+        self._timer = None if deadlines.interpreter is None else InterpreterTimer(deadlines.interpreter)
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="pamiq-watchdog", daemon=True)
 
@@ -185,6 +198,16 @@ class Watchdog:
             _LOGGER.error("%s. Its stack, innermost call last:\n%s", stuck, stack)
 
     def _work(self) -> None:
+        if self._timer is None:
+            self._watch(None)
+            return
+        self._timer.begin()
+        try:
+            self._watch(self._timer)
+        finally:
+            self._timer.end()
+
+    def _watch(self, timer: InterpreterTimer | None) -> None:
         alarm = self._control.heartbeats.alarm
         while True:
             alarm.is_off = False
@@ -196,6 +219,9 @@ class Watchdog:
                 alarm.is_off = True
                 seconds = self.look()  # who became busy just before has rung nobody
                 alarm.is_off = seconds is None
+            if timer is not None:
+                timer.tell()
+                seconds = timer.period if seconds is None else min(seconds, timer.period)
             alarm.rung.wait(seconds)
 
 

@@ -14,7 +14,7 @@ from pamiq_jax.lifecycle import SystemEvent, TrainerEvent, TrainerPhase, is_fina
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.control import Control
-from pamiq_jax.runtime.failures import named_hook, worker_error
+from pamiq_jax.runtime.failures import named, named_hook, worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.history import History
@@ -146,10 +146,12 @@ class Workers:
             self.system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
         )
         self.control.send(SystemEvent.COMPILED)
-        ready, self.learner = self.saving.begin_run(compiled, self.clock)
+        with named("restore"):
+            ready, self.learner = self.saving.begin_run(compiled, self.clock)
         self._told_by = (ready.cells, self.clock)
         if self.recorder is not None:
-            self._told_by = self.recorder.begin(ready, self.learner, self.clock)
+            with named("pamiq-recorder"):
+                self._told_by = self.recorder.begin(ready, self.learner, self.clock)
         self._begin_quarantined(self.learner)
         self.ready = ready.begun()
         self.compiles.reset()
@@ -240,7 +242,7 @@ class Workers:
         Args:
             name: the trainer.
             state: of the same form.
-            values: what was changed, for the metrics.
+            values: what was changed, as it is in the state now: for the metrics and the recording.
         """
         assert self.learner is not None
         assert self.ready is not None

@@ -44,7 +44,10 @@ def with_hyperparameters[S, B](
     Args:
         make_trainer: `(**hyperparameters) -> trainer`; pure. It is called again whenever a function
             of the trainer is traced, with arrays `[]` for the numbers, and must not branch on them.
-        hyperparameters: the first values.
+        hyperparameters: the first values, finite as float32. None is named `timeout`, for `set` of a run takes that.
+
+    Raises:
+        InvalidValueError: such a name, or a value that is no such number.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -58,6 +61,8 @@ def with_hyperparameters[S, B](
         >>> print(state.params, get_hyperparameters(state))
         1.5 {'learning_rate': 0.5, 'weight': 0.5}
     """
+    for name, value in hyperparameters.items():
+        _check_given(name, value)
     facts = make_trainer(**hyperparameters)  # with numbers, it refuses what is out of range
 
     def init(rng_key: jax.Array, params: Params, /) -> HyperparameterState[S]:
@@ -126,7 +131,7 @@ def set_hyperparameters[S](state: S, **values: Any) -> S:
 
     Raises:
         InvalidValueError: a name that is not there, is there more than once or follows a schedule, or a
-            value that is not finite, or no integer where one must be.
+            value that is no number, not finite in the form that is stored, or no integer where one must be.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -192,15 +197,36 @@ def _like(name: str, old: Any, value: Any) -> jax.Array:
     """Return a value in the form of the old one: shape, dtype, sharding, and whether it is committed."""
     if isinstance(old, Tracer) or isinstance(value, Tracer):
         return jnp.broadcast_to(jnp.asarray(value, old.dtype), old.shape)
-    is_integer = jnp.issubdtype(old.dtype, jnp.integer)
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise InvalidValueError(f"hyper-parameter {name}", value, "a number") from None
-    if not np.all(np.isfinite(array)) or (is_integer and np.any(array != np.rint(array))):
-        raise InvalidValueError(f"hyper-parameter {name}", value, "an integer" if is_integer else "a finite number")
+    array = _checked_number(name, value, old.dtype)
     if array.ndim and array.shape != old.shape:
         raise InvalidValueError(f"hyper-parameter {name}", value, f"a number, or an array of shape {old.shape}")
     # By way of numpy: a jax operation here would be compiled while the agent acts.
-    array = np.broadcast_to(array.astype(old.dtype), old.shape)
-    return jax.device_put(array, old.sharding if old.committed else None)
+    return jax.device_put(np.broadcast_to(array, old.shape), old.sharding if old.committed else None)
+
+
+def _checked_number(name: str, value: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """Return a number, or an array of them, as a dtype, unless it is none or becomes another one."""
+    kinds = (jnp.number,) if not jnp.issubdtype(dtype, jnp.bool_) else (jnp.bool_,)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.asarray(None)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds) or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        remedy = "write float(value), or an array of such numbers for a population"
+        raise InvalidValueError(f"hyper-parameter {name}", value, "a number", remedy)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast_array = array.astype(dtype)
+        is_exact = np.all(cast_array.astype(np.float64) == array.astype(np.float64))
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    if not np.all(np.isfinite(cast_array.astype(np.float64))) or (is_integer and not is_exact):
+        expected = f"an integer that {dtype} holds" if is_integer else f"a finite number, also as {dtype}"
+        raise InvalidValueError(f"hyper-parameter {name}", value, expected)
+    return cast_array
+
+
+def _check_given(name: str, value: Any) -> None:
+    if name == "timeout":
+        remedy = "`run.trainers[...].set` has an argument of this name; choose another"
+        raise InvalidValueError("with_hyperparameters(name)", name, "a name that is free", remedy)
+    if not isinstance(value, Tracer):
+        _checked_number(name, value, np.dtype(np.float32))

@@ -14,7 +14,13 @@ import pytest
 
 from pamiq_jax.checkpoint import LOCAL_FILES, StateStore, latest_n
 from pamiq_jax.checkpoint.manifest import _checksum_line  # pyright: ignore[reportPrivateUsage]
-from pamiq_jax.errors import CheckpointWriteError, CorruptStateError, UnknownNameError, UnknownSchemaError
+from pamiq_jax.errors import (
+    CheckpointWriteError,
+    CorruptStateError,
+    InvalidValueError,
+    UnknownNameError,
+    UnknownSchemaError,
+)
 from tests.checkpoint.disk import counted
 from tests.checkpoint.values import assert_same, small_value
 
@@ -136,6 +142,11 @@ def test_an_unknown_number_is_refused(tmp_path: Path) -> None:
     for function in (store.read, store.verify):
         with pytest.raises(UnknownNameError, match="no state is named 7; known: 1, 2"):
             function(7)
+    wrong: Any = "x"
+    with pytest.raises(InvalidValueError, match=r"read\(state\) is 'x', expected an integer"):
+        store.read(wrong)
+    with pytest.raises(InvalidValueError, match=r"write\(created_at\) is 'x', expected seconds since 1970"):
+        store.write(1, facts={}, created_at=wrong)
 
 
 def test_a_state_that_is_pruned_while_it_is_read_is_unknown_not_damaged(tmp_path: Path) -> None:
@@ -167,6 +178,58 @@ def test_a_newer_schema_is_told_from_damage_and_nothing_of_it_is_pruned(tmp_path
             function()
     assert files_of(tmp_path) == before
     assert_same(store.read(1), small_value(1))
+
+
+class TestTheLastGoodOne:
+    """A block that rots keeps its size: only who reads it can tell."""
+
+    @pytest.mark.parametrize("rotten", [1, 2])
+    def test_pruning_never_removes_it(self, tmp_path: Path, rotten: int, caplog: pytest.LogCaptureFixture) -> None:
+        store = store_with(tmp_path, 1, 2, 3, 4)
+        for number in range(5 - rotten, 5):
+            flip(file_of(store, number, "trained"))
+        good = 4 - rotten
+        report = store.prune(latest_n(1))
+        assert (report.kept, report.removed) == ((good,), tuple(range(1, good)))
+        assert report.damaged == tuple(range(good + 1, 5))
+        assert "state 4 is damaged: block" in caplog.text
+        assert_same(store.read(good), small_value(good))
+
+    def test_nothing_is_removed_if_all_are_rotten(self, tmp_path: Path) -> None:
+        store = store_with(tmp_path, 1, 2)
+        for number in (1, 2):
+            flip(file_of(store, number, "trained"))
+        report = store.prune(latest_n(1))
+        assert (report.removed, report.damaged, len(store.states())) == ((), (2,), 2)
+
+    def test_what_a_store_has_written_is_not_read_again(self, tmp_path: Path) -> None:
+        counts: dict[str, int] = {}
+        store = StateStore(tmp_path, counted(counts), block_bytes=64)
+        for seed in range(3):
+            store.write(small_value(seed), facts={}, created_at=seed)
+            before = counts.get("read", 0)
+            store.prune(latest_n(1))
+            assert counts["read"] - before == 2 * min(seed + 1, 2), "manifests with their checksums"
+        other = StateStore(tmp_path, counted(counts), block_bytes=64)
+        other.write(small_value(7), facts={}, created_at=7)
+        before = counts["read"]
+        assert other.prune(latest_n(1)).removed == (3,)
+        assert counts["read"] - before == 2 * 2, "blocks that were there already were looked at when it was written"
+
+    def test_the_newest_that_can_be_read_is_taken(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        store = store_with(tmp_path, 1, 2, 3)
+        flip(file_of(store, 3, "trained"))
+        found = store.read_latest()
+        assert found is not None
+        assert found[0].number == 2
+        assert_same(found[1], small_value(2))
+        assert "state 3 is damaged: value['trained']: block" in caplog.text
+        assert "taken is state 2" in caplog.text
+        for number in (1, 2):
+            flip(file_of(store, number, "trained"))
+        with pytest.raises(CorruptStateError, match="state 3 is damaged"):
+            store.read_latest()
+        assert StateStore(tmp_path / "none").read_latest() is None
 
 
 def failing_reads(part: str, number: int) -> Any:

@@ -51,6 +51,13 @@ def test_wrong_arguments_are_explained() -> None:
         best("loss", "most")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidValueError, match=r"any_of\(rules\) is \(\), expected one rule at least"):
         any_of()
+    wrong: Any = 3
+    with pytest.raises(InvalidValueError, match=r"any_of\(rules\) is 3, expected a retention"):
+        latest_n(1) | wrong
+    with pytest.raises(InvalidValueError, match=r"best\(metric\) is 3, expected a metric's name"):
+        best(wrong, "min")
+    with pytest.raises(InvalidValueError, match=r"prune\(keep\) is 3, expected a retention"):
+        StateStore(DIRECTORY, MemoryDisk().files()).prune(wrong)
 
 
 class KeepNothing(Retention):

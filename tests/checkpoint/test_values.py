@@ -139,18 +139,37 @@ class Color(enum.StrEnum):
     RED = "red"
 
 
+class Rows(np.ndarray[Any, Any]):
+    """An array of a class of its own, as np.matrix is."""
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return a dict in a dict, so many in all."""
+    return {} if depth == 1 else {"a": nested(depth - 1)}
+
+
 REFUSED = [
     ({"a": [object()]}, r"value\['a'\]\[0\] is a object, expected dicts.*; store named_leaves"),
     ((Point(1),), r"value\[0\] is a Point"),
     ([Color.RED], r"value\[0\] is a Color"),
     ({"a": {(1, 2): 3}}, r"value\['a'\] has the key \(1, 2\).*; use keys that are str or int"),
     ({True: 1}, "value has the key True"),
-    (np.array(["a"]), "value has dtype <U1.*; convert it to one of bool"),
+    (np.array(["a"]), "value has dtype <U1.*; convert it to bool"),
     (np.array([None]), "value has dtype object"),
     (np.zeros(2, "M8[s]"), r"value has dtype datetime64\[s\]"),
     ({"a": np.zeros(2, [("x", "f4")])}, r"value\['a'\] has dtype \[\('x', '<f4'\)\]"),
     (b"bytes", "value is a bytes"),
+    ([np.ma.MaskedArray([1, 2], mask=[0, 1])], r"value\[0\] is a numpy.ma.MaskedArray.*x.filled\(value\) and its mask"),
+    (np.zeros((1, 2)).view(Rows), r"value is a .*Rows.*; convert it"),
+    (nested(101), r"value\['a'\].* is nested more than 100 deep.*; store it flat"),
 ]
+
+
+def test_a_value_may_be_nested_deep_and_mapped_from_a_file(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "states")
+    assert_same(store.read(store.write(nested(100), facts={}, created_at=0.0)), nested(100))
+    mapped = np.memmap(tmp_path / "mapped", np.int8, "w+", shape=(3,))
+    assert_same(store.read(store.write(mapped, facts={}, created_at=0.0)), np.zeros(3, np.int8))
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED, ids=[message[:20] for _, message in REFUSED])

@@ -45,18 +45,18 @@ def test_the_trainers_come_first_then_some_of_the_leaves_and_what_launch_wants(s
         "  trainer 'fit': stored, but not in this system",
         "  trainer 'learn': nothing of it is stored",
     ]
-    assert lines[5] == "  leaf by leaf:"
-    assert len(lines) == 1 + 4 + 1 + 20 + 1 + 2  # title, parts, "leaf by leaf", leaves, "and 22 more", remedy
-    assert lines[-3].startswith("  and ")
+    assert lines[7] == "Leaf by leaf:"
+    assert len(lines) == 1 + 4 + 2 + 1 + 8 + 1  # title, parts, remedy, "leaf by leaf", leaves, "and 34 more"
+    assert lines[-1].startswith("  and ")
     rename = {"models": {"model of fit": "model of learn"}, "trainers": {"fit": "learn"}}
-    assert f"rename={str(rename).replace(chr(39), chr(34))}, or give partial=True" in lines[-1]
+    assert f"rename={str(rename).replace(chr(39), chr(34))}, or give partial=True" in lines[6]
     pj.run_lockstep(system("learn", "kept"), 0, resume=saved, rename=rename)
 
 
 def test_another_form_is_counted_by_part(saved: Path) -> None:
     lines = resumed(saved, system("fit", "kept", size=4)).splitlines()
     assert "  trainer 'kept': 1 leaf of another form" in lines
-    assert 'rename={"trainers": {"old name": "new name"}}' in lines[-1]
+    assert any('rename={"trainers": {"old name": "new name"}}' in line for line in lines)
 
 
 def test_a_path_without_states_is_refused_at_once(tmp_path: Path) -> None:

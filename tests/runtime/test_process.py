@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.errors import DirectoryInUseError
+from pamiq_jax.errors import DirectoryInUseError, InvalidValueError
 from pamiq_jax.runtime.process import CompileCounter, DirectoryLock
 from tests.runtime.fakes import fed_system
 
@@ -71,6 +71,14 @@ class TestDirectory:
     def test_it_is_made_where_there_is_none(self, tmp_path: Path) -> None:
         with pj.launch(fed_system(), directory=tmp_path / "runs" / "first"):
             assert (tmp_path / "runs" / "first").is_dir()
+
+    def test_a_file_in_its_place_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for place in ("file", "file/below"):
+            with pytest.raises(
+                InvalidValueError, match=r"directory is .*, expected a directory.*a file lies at .*file"
+            ):
+                pj.launch(fed_system(), directory=tmp_path / place)
 
 
 class TestSwitchInterval:

@@ -22,8 +22,9 @@ from pamiq_jax.errors import (
     InvalidValueError,
     StateMismatchError,
     UnknownNameError,
+    WorkerError,
 )
-from tests.runtime.fakes import AGENT, SavedWorld, World, assert_equal_trees, learner, learning_system
+from tests.runtime.fakes import AGENT, PATIENCE, SavedWorld, World, assert_equal_trees, learner, learning_system
 from tests.runtime.resuming import parts_of, quick_compiles
 
 
@@ -156,7 +157,7 @@ class TestOtherSystems:
             "models": {"policy": pj.Model(jnp.zeros(3)), "value": pj.Model(jnp.ones(3))},
             "trainers": {**changed().trainers, "judge": schedule},
         }
-        with pytest.raises(StateMismatchError, match=r"(?s)\['trainers'\]\['judge'\].*missing.*partial=True"):
+        with pytest.raises(StateMismatchError, match=r"(?s)partial=True.*judge.*missing"):
             pj.run_lockstep(changed(**more), 1, directory=saved, resume=True)
         result = pj.run_lockstep(changed(**more), 6, directory=saved, resume=True, partial=True)
         assert result.actor.tick == 12
@@ -169,7 +170,7 @@ class TestOtherSystems:
 
     @pytest.mark.parametrize("kind", MORE)
     def test_a_part_that_is_new(self, kind: str, saved: Path) -> None:
-        with pytest.raises(StateMismatchError, match=rf"(?s){MORE_LEAVES[kind]}.*missing.*partial=True"):
+        with pytest.raises(StateMismatchError, match=rf"(?s)partial=True.*{MORE_LEAVES[kind]}.*missing"):
             pj.run_lockstep(changed(**MORE[kind]()), 1, directory=saved, resume=True)
         result = pj.run_lockstep(changed(**MORE[kind]()), 10, directory=saved, resume=True, partial=True)
         ticks = {name: actor.tick for name, actor in result.actors.items()}
@@ -182,7 +183,7 @@ class TestOtherSystems:
     @pytest.mark.parametrize("kind", MORE)
     def test_a_part_that_is_gone(self, kind: str, tmp_path: Path) -> None:
         pj.run_lockstep(changed(**MORE[kind]()), 6, directory=tmp_path)
-        with pytest.raises(StateMismatchError, match=rf"(?s){MORE_LEAVES[kind]}.*unexpected.*partial=True"):
+        with pytest.raises(StateMismatchError, match=rf"(?s)partial=True.*{MORE_LEAVES[kind]}.*unexpected"):
             pj.run_lockstep(changed(), 1, directory=tmp_path, resume=True)
         result = pj.run_lockstep(changed(), 1, directory=tmp_path, resume=True, partial=True)
         assert result.actor.tick == (4 if kind == "interaction" else 7)
@@ -260,6 +261,35 @@ class TestRefused:
         block.write_bytes(bytes(data))
         with pytest.raises(CorruptStateError, match="checksum"):
             pj.run_lockstep(learning_system(), 1, directory=tmp_path, resume=True)
+
+    def test_the_newest_that_can_be_read_is_gone_on_from(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            pj.run_lockstep(learning_system(SavedWorld()), 3, directory=tmp_path, resume=True)
+        reports = {path for path in (tmp_path / "blocks").rglob("*") if path.is_file()}
+        older = StateStore(tmp_path)._directory.manifest(1).block_sizes()  # pyright: ignore[reportPrivateUsage]
+        block = next(path for path in sorted(reports) if path.name not in older)
+        data = bytearray(block.read_bytes())
+        data[0] ^= 1
+        block.write_bytes(bytes(data))
+        with pj.launch(learning_system(SavedWorld()), directory=tmp_path, resume=True) as run:
+            assert run.restored is not None
+            assert run.restored.state.number == 1
+            assert run.save(PATIENCE).number == 3
+        assert "state 2 is damaged" in caplog.text
+        with (
+            pytest.raises(WorkerError, match="worker 'restore' failed: CorruptStateError: state 2 is damaged"),
+            pj.launch(learning_system(SavedWorld()), directory=tmp_path, resume=2) as run,
+        ):
+            run.wait_until_ready()
+
+    def test_a_rename_that_is_no_mapping_is_refused_where_nothing_is_stored_too(self, tmp_path: Path) -> None:
+        wrong: Any = 3
+        with pytest.raises(InvalidValueError, match="rename is 3, expected a mapping"):
+            pj.launch(learning_system(), directory=tmp_path, resume=True, rename=wrong)
+        with pytest.raises(UnknownNameError, match="rename: no kind is named 'a'"):
+            pj.launch(learning_system(), directory=tmp_path, resume=True, rename={"a": {"b": "c"}})
 
     def test_a_rename_of_nothing(self, tmp_path: Path) -> None:
         pj.run_lockstep(learning_system(), 1, directory=tmp_path)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
+import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import MappingProxyType
@@ -18,8 +22,10 @@ from pamiq_jax.errors import InvalidValueError, PauseTimeoutError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.runtime.control import Control
 from pamiq_jax.runtime.heartbeat import COMPILING, OBSERVE, Activity
+from pamiq_jax.runtime.interpreter import InterpreterTimer
 from pamiq_jax.runtime.watchdog import Watchdog
 from tests.runtime.fakes import PATIENCE, HeldWorld, World, fed_system, learning_system, python_trainer
+from tests.runtime.resuming import ROOT
 
 NO_LIMIT = dict.fromkeys(("training", "publishing", "environment", "acting", "hook", "pausing"))
 SOON = 0.02
@@ -164,6 +170,59 @@ class TestByHand:
     def test_limits_out_of_range(self, seconds: float) -> None:
         with pytest.raises(InvalidValueError, match=r"Deadlines\(hook\) is .*, expected more than 0; None sets no"):
             pj.Deadlines(hook=seconds)
+
+    def test_limits_that_are_no_numbers(self) -> None:
+        wrong: Any = "3"
+        with pytest.raises(InvalidValueError, match=r"Deadlines\(training\) is '3', expected more than 0"):
+            pj.Deadlines(training=wrong)
+        with pytest.raises(InvalidValueError, match=r"Deadlines\(interpreter\) is inf, expected a finite number"):
+            pj.Deadlines(interpreter=math.inf)
+
+
+HOLDS_THE_LOCK = """
+import ctypes, sys
+import pamiq_jax as pj
+from tests.runtime.fakes import World, learning_system
+
+class Holding(World):
+    def observe(self):
+        if len(self.shown) == 3:
+            ctypes.PyDLL(None).usleep(2_000_000)
+        return super().observe()
+
+limits = pj.Deadlines(environment=0.2, interpreter=0.5)
+with pj.launch(learning_system(Holding(), trainers={}), deadlines=limits) as run:
+    run.wait_until_ready(120)
+    while run.status.inference.ticks < 10:
+        run.wait(0.05)
+print("ended", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no usleep")
+def test_c_code_that_holds_the_interpreter_is_reported_though_no_thread_can_run() -> None:
+    command = [sys.executable, "-c", HOLDS_THE_LOCK]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE, check=False)
+    assert ended.returncode == 0, ended.stderr
+    before, _, after = ended.stderr.partition("Timeout (0:00:00.500000)!")
+    assert "in observe" in after.partition("ended")[0]
+    assert "no Python code has run for" in after
+    assert "ended" not in before
+
+
+def test_systems_share_the_timer_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, without the timer itself, which is pytest's here."""
+    armed: list[float | None] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda limit, file: armed.append(limit))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(None))
+    one, other = InterpreterTimer(8.0), InterpreterTimer(4.0)
+    one.begin()
+    other.begin()
+    one.tell()
+    other.end()
+    one.end()
+    assert armed == [8.0, 4.0, 4.0, 8.0, None]
+    assert (one.period, other.period) == (2.0, 1.0)
 
 
 class TestAlarm:

@@ -117,7 +117,17 @@ def test_what_is_compiled_in_or_on_a_schedule_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("value", "problem"),
-    [(float("nan"), "nan, expected a finite number"), ([1.0, 2.0], r"expected a number, or an array of shape \(\)")],
+    [
+        (float("nan"), "nan, expected a finite number"),
+        (1e39, r"1e\+39, expected a finite number, also as float32"),
+        (1e300, r"1e\+300, expected a finite number, also as float32"),
+        ("0.3", r"'0.3', expected a number; write float\(value\)"),
+        (True, "True, expected a number"),
+        (None, "None, expected a number"),
+        (np.array(0.2, object), "expected a number"),
+        ([[1.0], [2.0, 3.0]], "expected a number"),
+        ([1.0, 2.0], r"expected a number, or an array of shape \(\)"),
+    ],
 )
 def test_a_value_that_does_not_fit_is_refused(value: Any, problem: str) -> None:
     with pytest.raises(InvalidValueError, match=problem):
@@ -127,7 +137,23 @@ def test_a_value_that_does_not_fit_is_refused(value: Any, problem: str) -> None:
 def test_a_fraction_for_an_integer_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"hyper-parameter every is 1.5, expected an integer"):
         set_hyperparameters(with_every(), every=1.5)
+    with pytest.raises(InvalidValueError, match=r"every is 1099511627776, expected an integer that int32 holds"):
+        set_hyperparameters(with_every(), every=2**40)
     assert get_hyperparameters(set_hyperparameters(with_every(), every=3)) == {"every": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"rate": float("nan")}, "hyper-parameter rate is nan, expected a finite number"),
+        ({"rate": 1e39}, "also as float32"),
+        ({"rate": "0.1"}, "expected a number"),
+        ({"timeout": 1.0}, r"with_hyperparameters\(name\) is 'timeout', expected a name that is free"),
+    ],
+)
+def test_first_values_are_checked_when_it_is_built(values: Any, problem: str) -> None:
+    with pytest.raises(InvalidValueError, match=problem):
+        with_hyperparameters(lambda **rates: gradient_trainer(loss_fn, optax.sgd(0.1)), **values)
 
 
 def with_every() -> Any:
