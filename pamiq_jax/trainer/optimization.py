@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,13 +66,36 @@ def apply_gradients(
         gradients: in the form of the parameters.
         opt_state: of `optimization.tx`.
         params: to update.
-        asked: what line searches, plateaus and Polyak steps ask for (`value`, `grad`, `value_fn`).
+        asked: what line searches, plateaus and Polyak steps ask for (`value`, `grad`, `value_fn`), and SAM (`grad_fn`).
 
     Example:
         >>> tx = optax.sgd(0.5)
         >>> apply_gradients(Optimization(tx), jnp.float32(4), tx.init(jnp.float32(0)), jnp.float32(3))[0].item()
         1.0
     """
-    tx = optax.with_extra_args_support(optimization.tx)
-    updates, opt_state = tx.update(gradients, opt_state, params, **asked)
+    updates, opt_state = takes_what_is_asked(optimization.tx).update(gradients, opt_state, params, **asked)
     return optax.apply_updates(params, updates), opt_state, optimization.measure(gradients)
+
+
+def takes_what_is_asked(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return an optimizer that is given what it asks for by name, and no more.
+
+    Some of optax say that they take any further arguments, and refuse those that they do not know.
+
+    Args:
+        tx: any optax transformation.
+
+    Example:
+        >>> tx = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1))
+        >>> params = jnp.float32(1)
+        >>> updates, state = takes_what_is_asked(tx).update(params, tx.init(params), params, value=params)
+    """
+    supported = optax.with_extra_args_support(tx)
+    named = inspect.signature(supported.update).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values()):
+        return supported
+
+    def update(updates: Any, state: Any, params: Any = None, **asked: Any) -> Any:
+        return supported.update(updates, state, params, **{name: asked[name] for name in asked if name in named})
+
+    return optax.GradientTransformationExtraArgs(supported.init, update)

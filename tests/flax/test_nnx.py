@@ -9,9 +9,11 @@ import optax
 import pytest
 from flax import nnx
 
+import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, LossOutputError, MutatedModuleError
 from pamiq_jax.flax import nnx_trainer, split_module
 from pamiq_jax.testing import check_trainer
+from tests.runtime.fakes import World
 
 KEY = jax.random.key(0)
 BATCH = jax.random.normal(KEY, (8, 3))
@@ -113,3 +115,26 @@ def test_a_module_where_values_are_wanted_is_refused() -> None:
     silent = nnx_trainer(PARTS, lambda module, batch: module(batch).mean(), optax.sgd(0.1))
     with pytest.raises(LossOutputError, match="expected"):
         silent.step(silent.init(KEY, PARTS.params), BATCH)
+
+
+def updated_in_place(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    nnx.update(NET, params["net"])
+    return carry, NET(observation[None])[0, 0], {}
+
+
+def in_training_mode(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    return carry, NET(observation[None])[0, 0], {}
+
+
+def remembering(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    NET.cache = observation
+    return carry, observation[0], {}
+
+
+@pytest.mark.parametrize("act", [updated_in_place, in_training_mode, remembering])
+def test_an_agent_that_changes_a_module_it_captured_is_told_what_to_write(act: Any) -> None:
+    interaction = pj.Interaction(pj.Agent(act), World())
+    system = pj.System(models={"net": pj.Model(PARTS.params, PARTS.apply)}, interaction=interaction)
+    with pytest.raises(Exception, match="Cannot mutate") as caught:
+        pj.compile_system(system)
+    assert any("`parts.apply(params, ...)`" in note for note in caught.value.__notes__)
