@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.types import Metrics, Params
 
 
@@ -29,10 +29,12 @@ class Optimization(NamedTuple):
     Attributes:
         tx: turns them into updates of the parameters.
         measure: `(gradients) -> metrics` of each step, before anything else is done with them.
+        evaluate: `(opt_state, params) -> params` to publish, see `publish_evaluated`; None for the parameters.
     """
 
     tx: optax.GradientTransformation
     measure: Callable[[Params], Metrics] = no_metrics
+    evaluate: Callable[[optax.OptState, Params], Params] | None = None
 
 
 def first_opt_state(optimization: Optimization, params: Params) -> optax.OptState:
@@ -75,27 +77,3 @@ def apply_gradients(
     """
     updates, opt_state = takes_what_is_asked(optimization.tx).update(gradients, opt_state, params, **asked)
     return optax.apply_updates(params, updates), opt_state, optimization.measure(gradients)
-
-
-def takes_what_is_asked(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return an optimizer that is given what it asks for by name, and no more.
-
-    Some of optax say that they take any further arguments, and refuse those that they do not know.
-
-    Args:
-        tx: any optax transformation.
-
-    Example:
-        >>> tx = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1))
-        >>> params = jnp.float32(1)
-        >>> updates, state = takes_what_is_asked(tx).update(params, tx.init(params), params, value=params)
-    """
-    supported = optax.with_extra_args_support(tx)
-    named = inspect.signature(supported.update).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values()):
-        return supported
-
-    def update(updates: Any, state: Any, params: Any = None, **asked: Any) -> Any:
-        return supported.update(updates, state, params, **{name: asked[name] for name in asked if name in named})
-
-    return optax.GradientTransformationExtraArgs(supported.init, update)
