@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze, unfreeze
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.flax import linen_trainer
@@ -62,6 +63,19 @@ def test_the_optimizer_sees_parameters_alone_and_keys_change() -> None:
     _, first = step(state, BATCH)
     _, second = step(state.replace(step=state.step + 1), BATCH)
     assert float(first["mean"]) != float(second["mean"])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [freeze(VARIABLES), {**VARIABLES, "batch_stats": freeze(VARIABLES["batch_stats"])}],
+    ids=["frozen", "frozen in part"],
+)
+def test_frozen_variables_stay_frozen_and_come_to_the_same(variables: Any) -> None:
+    trainer = linen_trainer(loss_fn, optax.sgd(0.1))
+    frozen, plain = trainer.init(KEY, variables), trainer.init(KEY, VARIABLES)
+    frozen, plain = jax.jit(trainer.step)(frozen, BATCH)[0], jax.jit(trainer.step)(plain, BATCH)[0]
+    assert jax.tree.structure(frozen.params) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, unfreeze(dict(frozen.params)), plain.params)
 
 
 def test_a_module_without_collections_returns_none() -> None:
