@@ -40,6 +40,23 @@ def test_it_keeps_the_contract() -> None:
     )
 
 
+def test_a_bias_whose_gradient_is_zero_but_for_rounding_keeps_the_contract() -> None:
+    class Normed(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(2)(
+                nn.BatchNorm(use_running_average=False)(nn.Dense(16)(x))
+            )  # what it subtracts is the bias
+
+    net = Normed()
+
+    def normed_loss_fn(variables: Any, batch: Any, rngs: Any) -> Any:
+        y, updates = net.apply(variables, batch, mutable=["batch_stats"])
+        return jnp.mean((y - 1) ** 2), (updates, {})
+
+    check_trainer(linen_trainer(normed_loss_fn, optax.adam(1e-2)), net.init(KEY, BATCH), BATCH)
+
+
 def test_statistics_are_taken_over_and_published_and_inference_uses_them() -> None:
     trainer = linen_trainer(loss_fn, optax.sgd(0.0), model="net")  # so that only statistics change
     step, state = jax.jit(trainer.step), trainer.init(KEY, {"net": VARIABLES})
