@@ -117,6 +117,30 @@ def test_a_module_where_values_are_wanted_is_refused() -> None:
         silent.step(silent.init(KEY, PARTS.params), BATCH)
 
 
+class Recurrent(nnx.Module):
+    def __init__(self, carry_init: Any = None) -> None:
+        cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+        cell.carry_init = carry_init
+        self.rnn = nnx.RNN(cell)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.rnn(x[None])
+
+
+def test_a_key_that_is_drawn_and_not_used_is_no_change() -> None:
+    parts = split_module(Recurrent())
+    expected = Recurrent()(BATCH)
+    np.testing.assert_allclose(parts.apply(parts.params, BATCH), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(parts.apply)(parts.params, BATCH), expected, rtol=1e-4)
+    trainer = nnx_trainer(parts, lambda module, batch: (jnp.mean(module(batch) ** 2), {}), optax.sgd(0.1))
+    after, _ = jax.jit(trainer.step)(trainer.init(KEY, parts.params), BATCH)
+    assert jax.tree.structure(after.params) == jax.tree.structure(parts.params)
+
+    random = split_module(Recurrent(jax.nn.initializers.normal()))
+    with pytest.raises(MutatedModuleError, match=r"'rnn'.*'count'.* give random numbers a key"):
+        random.apply(random.params, BATCH)
+
+
 def updated_in_place(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
     nnx.update(NET, params["net"])
     return carry, NET(observation[None])[0, 0], {}
