@@ -32,6 +32,27 @@ def noted(note: str) -> Generator[None]:
         raise
 
 
+@contextlib.contextmanager
+def noted_captured_module() -> Generator[None]:
+    """Add the remedy to what flax raises within, when traced code changes an nnx module that it found outside.
+
+    Example:
+        >>> with noted_captured_module():
+        ...     pass
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":  # by name: nnx takes a while to import
+            error.add_note(
+                "an nnx module made outside of the traced function is changed in it: by `nnx.update`, by being in "
+                "training mode, or by an attribute that is set. Take it apart outside, `parts = "
+                "pamiq_jax.flax.split_module(module)`, and call `parts.apply(params, ...)` with the parameters that "
+                "are given, or train it with nnx_trainer; what is to be remembered goes into the carry"
+            )
+        raise
+
+
 class PamiqError(Exception):
     """The base of every error this library raises on purpose."""
 

@@ -32,8 +32,10 @@ BEYOND_THE_CORE = {
     "trainer": {
         "accumulate.py",
         "alternate.py",
+        "asked.py",
         "clip.py",
         "ema.py",
+        "evaluated.py",
         "from_step.py",
         "guard.py",
         "hyperparameters.py",

@@ -97,7 +97,8 @@ def record_spec(example: PyTree) -> PyTree:
             remedy = "which cannot be recorded; record jax.random.key_data(key)"
             raise RecordMismatchError(f"leaf {name} is a typed PRNG key ({dtype}), {remedy}")
         if not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
-            raise RecordMismatchError(f"leaf {name} is a {type(leaf).__name__}, expected a number or a numeric array")
+            kind = type(leaf).__name__ + (f" of {leaf.dtype}" if hasattr(leaf, "dtype") else "")
+            raise RecordMismatchError(f"leaf {name} is a {kind}, expected a number or a numeric array")
     return spec_of(example)
 
 

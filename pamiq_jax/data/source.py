@@ -39,7 +39,8 @@ def array_source(
         placement: as in `ring_buffer`.
 
     Raises:
-        InvalidValueError: leaves of different lengths, no records, a capacity below `n`, an unknown `sampling`.
+        InvalidValueError: leaves of different lengths, no records, numbers that do not fit into the dtype that JAX
+            stores them in, a capacity below `n`, an unknown `sampling`.
         RecordMismatchError: a leaf that cannot be stored; when a system is built, another form of what feeds it.
 
     Example:
@@ -73,13 +74,36 @@ def _records(arrays: PyTree) -> tuple[Record[Any], int]:
     lengths = {name: np.shape(leaf)[:1] for name, leaf in zip(leaf_names(arrays), leaves, strict=True)}
     if len(set(lengths.values())) != 1 or () in lengths.values():
         forms = {name: describe_leaf(leaf) for name, leaf in zip(lengths, leaves, strict=True)}
-        raise InvalidValueError("array_source(arrays)", forms, "leaves [n, ...], all of one length")
+        remedy = "a list is a tree of numbers: make an array of it by np.asarray" if () in lengths.values() else ""
+        raise InvalidValueError("array_source(arrays)", forms, "leaves [n, ...], all of one length", remedy)
+    for name, leaf in zip(lengths, leaves, strict=True):
+        _check_numbers(f"array_source(arrays) {name}", leaf)
     (rows,) = next(iter(lengths.values()))
     if not rows:
         raise InvalidValueError("array_source(arrays)", "0 records", "at least one")
     if isinstance(arrays, Record):
         return cast(Record[Any], arrays), rows
     return Record(arrays, np.zeros(rows, np.int32), np.arange(rows) == 0), rows
+
+
+def _check_numbers(name: str, leaf: Any) -> None:
+    """Raise unless an array's numbers are numbers, and stay what they are in the dtype that JAX stores them in."""
+    if not isinstance(leaf, np.ndarray):
+        return
+    if leaf.dtype.kind in "OSUMm":
+        raise RecordMismatchError(f"{name} is an array of {leaf.dtype}, expected one of numbers; encode it as integers")
+    stored = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if stored == leaf.dtype or not leaf.size or np.iscomplexobj(leaf):
+        return
+    low, high = leaf.min(), leaf.max()
+    if not (np.isfinite(low) and np.isfinite(high)):  # those that it has on purpose
+        finite = leaf[np.isfinite(leaf)]
+        low, high = finite.min(initial=0), finite.max(initial=0)
+    limits = jnp.finfo(stored) if jnp.issubdtype(stored, jnp.floating) else jnp.iinfo(stored)
+    if low < limits.min or high > limits.max:
+        remedy = "scale them, or set jax.config.update('jax_enable_x64', True) first"
+        expected = f"numbers that {stored} holds, which is what JAX stores {leaf.dtype} in"
+        raise InvalidValueError(name, f"from {low} to {high}", expected, remedy)
 
 
 def _row_form(arrays: PyTree) -> PyTree:

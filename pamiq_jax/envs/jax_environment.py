@@ -11,7 +11,7 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.arguments import checked_integer, checked_names, is_tuple_of
-from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
+from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError, noted
 from pamiq_jax.runtime import EnvironmentSpec, WorldFunctions
 from pamiq_jax.types import PyTree
 
@@ -174,6 +174,11 @@ class _Single(NamedTuple):
     autoreset: bool
     info: tuple[str, ...]
 
+    @property
+    def given(self) -> str:
+        params = "None, since none were given" if self.params is None else f"a {type(self.params).__name__}"
+        return f": params is {params}; decide on traced values with jnp.where or jax.lax.cond, not with `if`"
+
     def start(self, rng_key: jax.Array) -> tuple[PyTree, PyTree]:
         return self.reset(rng_key, self.params)
 
@@ -200,15 +205,21 @@ class _Single(NamedTuple):
         return first, new, {**feedback, "next_observation": observation}
 
 
+_RESET_NOTE = "in JaxEnvironment's reset, which is called as reset(rng_key, params) and traced"
+_STEP_NOTE = "in JaxEnvironment's step, which is called as step(rng_key, state, action, params) and traced"
+
+
 def _checked_forms(one: _Single, action: PyTree) -> tuple[PyTree, PyTree]:
     """Return the forms of observation and state, or say which of the two functions does not fit the other."""
     rng_key = jax.random.key(0)
-    forms = trees.spec_of(jax.eval_shape(one.start, rng_key))
+    with noted(_RESET_NOTE + one.given):
+        forms = trees.spec_of(jax.eval_shape(one.start, rng_key))
     if not is_tuple_of(2, forms):
         raise StepStructureError(f"JaxEnvironment's reset returned {forms}, expected (observation, state)")
     observation, state = forms
     zeros = trees.zeros_of(trees.spec_of(action))
-    seen, changed, feedback = jax.eval_shape(one._replace(autoreset=False).affect, rng_key, state, zeros)
+    with noted(_STEP_NOTE + one.given):
+        seen, changed, feedback = jax.eval_shape(one._replace(autoreset=False).affect, rng_key, state, zeros)
     if problem := trees.difference(observation, seen):
         raise RecordMismatchError(f"JaxEnvironment's step returned another observation than its reset: {problem}")
     if problem := trees.difference(state, changed):

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.errors import InvalidValueError, noted
 from pamiq_jax.runtime import Agent, EnvironmentSpec, Interaction
 from pamiq_jax.trees import spec_of
 from pamiq_jax.types import PyTree
@@ -47,7 +47,8 @@ class IteratorEnvironment:
 
     Args:
         make: `(epoch) -> iterator`; called with 0, and with the next number whenever an iterator has ended.
-        repeat: whether to begin another epoch at the end; False raises then.
+        repeat: whether to begin another epoch at the end; False raises then, which in a live system ends the
+            interaction as any failure of an environment does. Bring data that ends by `run.collect` there.
 
     Raises:
         InvalidValueError: `make` returns no iterator, or one without an item; in a run, that the last item has come.
@@ -60,6 +61,10 @@ class IteratorEnvironment:
     """
 
     def __init__(self, make: MakeFn, *, repeat: bool = True) -> None:
+        given: Any = make  # users may not type
+        if not callable(given):
+            remedy = "write lambda epoch: iter(items): an iterator alone can be gone through only once"
+            raise InvalidValueError("IteratorEnvironment(make)", type(given).__name__, "a function (epoch)", remedy)
         self._make, self._repeat = make, repeat
         self._begin(0)
         self._spec = EnvironmentSpec(spec_of(self._item), (), {})
@@ -80,9 +85,9 @@ class IteratorEnvironment:
     def observe(self) -> PyTree:
         """Return the item whose turn it is."""
         if self._has_ended:
-            raise InvalidValueError(
-                "IteratorEnvironment(repeat)", False, f"True for more than its {self._position} items"
-            )
+            expected = f"True for more than its {self._position} items"
+            remedy = "in a live system, bring data that ends by `run.collect(buffer, item)`, without an interaction"
+            raise InvalidValueError("IteratorEnvironment(repeat)", False, expected, remedy)
         return self._item
 
     def affect(self, action: PyTree) -> Mapping[str, Any]:
@@ -127,7 +132,8 @@ class IteratorEnvironment:
             close()
 
     def _begin(self, epoch: int) -> None:
-        iterator: Any = self._make(epoch)
+        with noted("in what IteratorEnvironment was given, which is called with the number of the epoch"):
+            iterator: Any = self._make(epoch)
         if not hasattr(iterator, "__next__"):
             remedy = "return iter(...) of it"
             raise InvalidValueError("IteratorEnvironment(make)", type(iterator).__name__, "an iterator", remedy)

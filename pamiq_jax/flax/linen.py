@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import jax
 import optax
+from flax.core import FrozenDict, freeze, unfreeze
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.trainer import Trainer, TrainerState, check_arrays
@@ -76,11 +77,12 @@ def linen_trainer(
 
 
 def _split(variables: Params) -> tuple[Params, Params]:
-    return variables["params"], {name: variables[name] for name in variables if name != "params"}
+    rest = {name: variables[name] for name in variables if name != "params"}
+    return variables["params"], _contained_as(variables, rest)
 
 
 def _merge(params: Params, collections: Params) -> Params:
-    return {"params": params, **collections}
+    return _contained_as(collections, {"params": params, **collections})
 
 
 def _updated(variables: Params, updates: Params) -> Params:
@@ -90,7 +92,19 @@ def _updated(variables: Params, updates: Params) -> Params:
             f"the loss returned the collections {', '.join(unknown)}, which the model's variables do not have; "
             f"name only those in `mutable=` that it has: {known}"
         )
-    return {**variables, **updates}
+    updated = {name: _formed_as(variables[name], updates[name]) for name in updates}
+    return _contained_as(variables, {**variables, **updated})
+
+
+def _contained_as(container: Params, collections: dict[str, Params]) -> Params:
+    return freeze(collections) if isinstance(container, FrozenDict) else collections
+
+
+def _formed_as(old: Params, new: Params) -> Params:
+    """Return a collection with frozen dicts where the old one has them: `apply` returns others than it was given."""
+    structure = jax.tree.structure(old)
+    is_same = jax.tree.structure(unfreeze(old)) == jax.tree.structure(unfreeze(new))
+    return jax.tree.unflatten(structure, jax.tree.leaves(new)) if is_same else new
 
 
 def _check(name: str, variables: Params) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.extend.core import Var
 
 from pamiq_jax import trees
 from pamiq_jax.arguments import is_tuple_of
@@ -47,7 +48,8 @@ class ModuleParts(NamedTuple):
         """Return what the module in evaluation mode says, with these parameters.
 
         Use it as a model's `apply`, and in an agent. A module is made for this call alone; one that is changed by it
-        is refused, since what it would remember is lost.
+        is refused, since what it would remember is lost. A key that is drawn and not used (`nnx.RNN` draws one for a
+        first carry of zeros) is no change.
 
         Args:
             params: as published.
@@ -56,16 +58,21 @@ class ModuleParts(NamedTuple):
             keywords: of the module.
 
         Raises:
-            MutatedModuleError: the call changes the module: it draws random numbers, or updates statistics.
+            MutatedModuleError: the call changes the module: it uses random numbers, or updates statistics.
         """
-        state = _fresh(nnx.merge_state(params, self.rngs, self.rest))
-        before = dict(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
-        module = nnx.merge(self.evaluate, state)
-        output = module(*arguments, **keywords) if method is None else method(module, *arguments, **keywords)
-        graph, after = nnx.split(module)
-        leaves = zip(trees.leaf_names(after), jax.tree.leaves(after), strict=True)
-        changed = [name for name, leaf in leaves if before.get(name) is not leaf]
-        if changed or graph != self.evaluate:
+
+        def call(rngs: Any) -> tuple[Any, list[str], bool]:
+            state = _fresh(nnx.merge_state(params, rngs, self.rest))
+            before = dict(zip(trees.leaf_names(state), jax.tree.leaves(state), strict=True))
+            module = nnx.merge(self.evaluate, state)
+            output = module(*arguments, **keywords) if method is None else method(module, *arguments, **keywords)
+            graph, after = nnx.split(module)
+            leaves = zip(trees.leaf_names(after), jax.tree.leaves(after), strict=True)
+            return output, [name for name, leaf in leaves if before.get(name) is not leaf], graph == self.evaluate
+
+        output, changed, is_same = call(self.rngs)
+        is_random = bool(changed) and set(changed) <= set(trees.leaf_names(self.rngs))
+        if not is_same or (changed and not (is_random and _is_independent(lambda rngs: call(rngs)[0], self.rngs))):
             raise MutatedModuleError(changed)
         return output
 
@@ -147,6 +154,24 @@ def nnx_trainer(
             raise InvalidValueError(name, type(params), f"the module's `parts.params`: {problem}", "give those")
 
     return partitioned_trainer(loss_of, tx, Partition(split, nnx.merge_state, check), model=model)
+
+
+def _is_independent(function: Callable[[Any], Any], rngs: Any) -> bool:
+    """Return whether no array that a function returns is computed from the keys in random streams."""
+    leaves, treedef = jax.tree.flatten(rngs)
+    places = [place for place, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+
+    def of_keys(keys: list[jax.Array]) -> list[Any]:
+        by_place = dict(zip(places, keys, strict=True))
+        output = function(treedef.unflatten([by_place.get(place, leaf) for place, leaf in enumerate(leaves)]))
+        return [leaf for leaf in jax.tree.leaves(output) if isinstance(leaf, jax.Array)]
+
+    jaxpr = jax.make_jaxpr(of_keys)([leaves[place] for place in places]).jaxpr
+    computed: set[Any] = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if any(isinstance(value, Var) and value in computed for value in equation.invars):
+            computed.update(equation.outvars)
+    return not any(isinstance(value, Var) and value in computed for value in jaxpr.outvars)
 
 
 def _fresh(state: Any) -> Any:

@@ -11,7 +11,13 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.arguments import is_tuple_of
-from pamiq_jax.errors import InvalidValueError, RecordMismatchError, StepStructureError, UnknownNameError
+from pamiq_jax.errors import (
+    InvalidValueError,
+    RecordMismatchError,
+    StepStructureError,
+    UnknownNameError,
+    noted_captured_module,
+)
 from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
@@ -230,8 +236,9 @@ def acting_function(agent: Agent[Any]) -> Callable[..., tuple[Any, PyTree, Mappi
 
     def act(params: Any, carry: Any, resets: Any, observation: PyTree, rng_key: jax.Array, tick: Any) -> Any:
         rng_key = jax.random.fold_in(jax.random.fold_in(rng_key, tick[0]), tick[1])
-        carry = _renewed(agent, carry, resets, rng_key)
-        output: Any = agent.act(params, carry, observation, rng_key)
+        with noted_captured_module():
+            carry = _renewed(agent, carry, resets, rng_key)
+            output: Any = agent.act(params, carry, observation, rng_key)
         if not is_tuple_of(3, output):
             raise StepStructureError(f"Agent.act returned {type(output).__name__}, expected (carry, action, extras)")
         return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple, override
+from typing import Any, NamedTuple, override
 
 import jax
 import numpy as np
@@ -46,12 +46,39 @@ class Moment(NamedTuple):
         Args:
             other: an earlier or later one of the same system.
 
+        Raises:
+            InvalidValueError: it is no moment, or one of another system.
+
         Example:
             >>> first, second = (Moment(0.0, Snapshot.of({"m": np.float32(m)}), {}, {}) for m in (1.0, 4.0))
             >>> first.distance(second)
             {'m': 3.0}
         """
+        checked_moment("Moment.distance(other)", other)
+        if (names := sorted(other.snapshot.params)) != (known := sorted(self.snapshot.params)):
+            raise InvalidValueError("Moment.distance(other)", names, f"a moment of a system with the models {known}")
         return {name: _norm(model, other.snapshot.params[name]) for name, model in self.snapshot.params.items()}
+
+
+def checked_moment(argument: str, value: Any) -> Moment:
+    """Return `value`, or raise InvalidValueError unless it is a moment.
+
+    Args:
+        argument: whose it is, for the error.
+        value: what was given.
+
+    Example:
+        >>> checked_moment("start", Snapshot.of({}))
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.InvalidValueError: start is 'Snapshot', expected a Moment; a snapshot has no trainers' ...
+    """
+    if isinstance(value, Moment):
+        return value
+    remedy = "take one of `history=`, for example result.history[-1]"
+    if isinstance(value, Snapshot):
+        remedy = f"a snapshot has no trainers' states to go on from: {remedy}"
+    raise InvalidValueError(argument, type(value).__name__, "a Moment", remedy)
 
 
 def _norm(first: PyTree, second: PyTree) -> float:

@@ -16,7 +16,7 @@ from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
-from pamiq_jax.runtime.history import History, Moment, begin_at
+from pamiq_jax.runtime.history import History, Moment, begin_at, checked_moment
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
 from pamiq_jax.runtime.on_signal import parted
@@ -111,7 +111,7 @@ def run_lockstep(
         revive: as in `launch`.
 
     Raises:
-        InvalidValueError: a number is out of range.
+        InvalidValueError: a number is out of range, or `start` is no moment.
         WorkerError: a trainer failed, under `fail_fast`; its `__cause__` says why.
         DirectoryHasStatesError, StateMismatchError, CorruptStateError: as in `launch`.
 
@@ -148,6 +148,8 @@ def run_lockstep(
     if parted("run_lockstep", save).signals:
         raise InvalidValueError("run_lockstep(save)", save, "a policy without signals", "no signal comes in lockstep")
     origin = find_origin(place, resume, partial=partial, rename=rename, revive=revive)
+    if start is not None:
+        checked_moment("run_lockstep(start)", start)
     if start is not None and origin is not None:
         raise InvalidValueError("run_lockstep(start)", start, "None, since `resume` says where to begin")
     kept = History(history)

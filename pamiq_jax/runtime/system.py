@@ -20,7 +20,7 @@ from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.wiring import wiring
-from pamiq_jax.trainer import Trainer
+from pamiq_jax.trainer import Trainer, check_arrays
 from pamiq_jax.types import Params, PyTree
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Model:
             training. The transfer is over before the new version can be seen.
 
     Raises:
-        InvalidValueError: a dtype that is not floating-point, or a device that is none.
+        InvalidValueError: parameters that are no pytree of arrays (a module object, a function), a dtype that is not
+            floating-point, or a device that is none.
     """
 
     params: Params
@@ -53,6 +54,7 @@ class Model:
     device: Any = None
 
     def __post_init__(self) -> None:
+        check_arrays("Model(params)", self.params)
         places = jax.tree.leaves(self.device)
         if not all(isinstance(place, jax.Device | jax.sharding.Sharding | Format) for place in places):
             remedy = "write jax.devices('cpu')[0]; jax.devices() lists them all"

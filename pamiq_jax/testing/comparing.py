@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,11 +93,13 @@ def form_difference(expected: PyTree, actual: PyTree) -> str | None:
     return None
 
 
-def value_difference(expected: PyTree, actual: PyTree, tolerance: float) -> str | None:
+def value_difference(
+    expected: PyTree, actual: PyTree, tolerance: float, spread: Sequence[float] | None = None
+) -> str | None:
     """Return which leaf is further off than the tolerance, or None.
 
     Integers, bools and keys must be equal. The tolerance is relative and absolute, and at least four
-    units in the last place of the dtype.
+    units in the last place of the dtype. `spread` has, for each leaf, a distance that is allowed besides.
 
     Example:
         >>> value_difference({"x": jnp.float32(1)}, {"x": jnp.float32(1.1)}, tolerance=1e-5)
@@ -104,14 +107,16 @@ def value_difference(expected: PyTree, actual: PyTree, tolerance: float) -> str 
     """
     if problem := trees.difference(expected, actual):
         return problem
-    pairs = zip(trees.leaf_names(expected), jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True)
-    for name, expected_leaf, actual_leaf in pairs:
+    leaves = jax.tree.leaves(expected)
+    allowed = [0.0] * len(leaves) if spread is None else spread
+    pairs = zip(trees.leaf_names(expected), leaves, jax.tree.leaves(actual), allowed, strict=True)
+    for name, expected_leaf, actual_leaf, distance in pairs:
         want, got = np.asarray(_without_key_type(expected_leaf)), np.asarray(_without_key_type(actual_leaf))
         if jnp.issubdtype(want.dtype, jnp.inexact):
             limit = max(tolerance, 4 * float(jnp.finfo(want.dtype).eps))
             wide = np.complex128 if np.iscomplexobj(want) else np.float64
             want, got = want.astype(wide), got.astype(wide)
-            if not np.allclose(got, want, rtol=limit, atol=limit, equal_nan=True):
+            if not np.allclose(got, want, rtol=limit, atol=max(limit, distance), equal_nan=True):
                 return f"leaf {name} is off by {np.max(np.abs(got - want)):.2g}"
         elif not np.array_equal(want, got):
             return f"leaf {name} differs in {np.sum(want != got)} of {want.size} numbers"

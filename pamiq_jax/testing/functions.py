@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from pamiq_jax import trees
 from pamiq_jax.errors import ContractError
-from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
+from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen
+from pamiq_jax.testing.rounding import SpreadFn, difference_beyond_rounding, no_spread
 from pamiq_jax.types import PyTree
 
 type Arguments = tuple[Any, ...]
@@ -76,6 +77,7 @@ def check_traced(
     *,
     later: Arguments | None = None,
     tolerance: float = 1e-5,
+    get_spread: SpreadFn = no_spread,
 ) -> None:
     """Check that a function means the same under `jit`, `vmap` and `eval_shape`, and is traced once.
 
@@ -89,11 +91,18 @@ def check_traced(
         expected: what it gives for them without tracing.
         later: arguments that come later; the same ones by default.
         tolerance: relative and absolute.
+        get_spread: for a function that magnifies rounding, see `spread_of`.
 
     Example:
         >>> check_traced("double", lambda x: 2 * x, (jnp.ones(3),), 2 * jnp.ones(3))
     """
-    _check_jit(name, function, arguments, expected, arguments if later is None else later, tolerance)
+
+    def differing(actual: PyTree) -> str | None:
+        return difference_beyond_rounding(expected, actual, tolerance, get_spread)
+
+    actual = _check_jit(name, function, arguments, arguments if later is None else later)
+    require(name, "jit(f) == f", differing(actual))
+    require(name, "jit keeps the form of its output", form_difference(expected, actual))
     with promised(name, "it works under jax.eval_shape"):
         abstract = jax.eval_shape(function, *arguments)
     require(name, "jax.eval_shape tells the form of its output", trees.difference(expected, abstract))
@@ -106,12 +115,11 @@ def check_traced(
     with promised(name, "it works under jax.vmap"):
         rows = jax.jit(rows_of_two)(*arguments)
     for row in rows:
-        require(name, "vmap(f) == f", value_difference(expected, row, tolerance))
+        require(name, "vmap(f) == f", differing(row))
 
 
-def _check_jit(
-    name: str, function: Callable[..., Any], arguments: Arguments, expected: PyTree, later: Arguments, tolerance: float
-) -> None:
+def _check_jit(name: str, function: Callable[..., Any], arguments: Arguments, later: Arguments) -> PyTree:
+    """Return the compiled function's output, having seen that it is traced once."""
     traces = 0
 
     def counted(*arguments: Any) -> Any:
@@ -126,8 +134,7 @@ def _check_jit(
     if traces > 1:
         changed = form_difference(arguments, later) or "its arguments have the same form"
         raise ContractError(name, "it is traced once", f"two calls traced it {traces} times; {changed}")
-    require(name, "jit(f) == f", value_difference(expected, actual, tolerance))
-    require(name, "jit keeps the form of its output", form_difference(expected, actual))
+    return actual
 
 
 def check_kept(name: str, before: PyTree, after: PyTree) -> None:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from pamiq_jax.errors import ContractError
-from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
+from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
+from pamiq_jax.testing.rounding import difference_beyond_rounding, spread_of
 from pamiq_jax.trainer import Drawn, Trainer, TrainerState, compile_trainer, own, unchanged
 from pamiq_jax.trainer.priorities import PRIORITIES
 from pamiq_jax.types import Params, PyTree
@@ -37,8 +38,9 @@ def check_trainer(
         params: parameters to start from.
         batch: one batch `[B, ...]`.
         rng_key: `key[]`, for `init`; `jax.random.key(0)` by default.
-        tolerance: relative and absolute, for what is compiled against what is not. Optimizers that divide by the
-            size of the gradient magnify rounding where a gradient is nearly zero.
+        tolerance: relative and absolute, for what is compiled against what is not. A step may be further off where
+            rounding moves it as far: optimizers that divide by the size of a gradient make a step of one that is zero
+            but for rounding. That is found out by changing parameters and batch in their last digits.
 
     Raises:
         ContractError: naming the function, the promise and the leaf.
@@ -62,7 +64,15 @@ def check_trainer(
     check_traced("init", trainer.init, (rng_key, params), first, tolerance=tolerance)
     if trainer.setup is not unchanged:
         check_traced("setup", trainer.setup, (state,), before, later=(after,), tolerance=tolerance)
-    check_traced("step", trainer.step, (state, batch), (after, metrics), later=(after, batch), tolerance=tolerance)
+    check_traced(
+        "step",
+        trainer.step,
+        (state, batch),
+        (after, metrics),
+        later=(after, batch),
+        tolerance=tolerance,
+        get_spread=spread_of(trainer.step, (state, batch)),
+    )
     if trainer.teardown is not unchanged:
         check_traced("teardown", trainer.teardown, (after,), trainer.teardown(after), tolerance=tolerance)
     check_traced("publish", publish, (state,), publish(state), later=(after,), tolerance=tolerance)
@@ -147,7 +157,8 @@ def _check_resume(trainer: Trainer[Any, Any], state: Any, batch: PyTree) -> Any:
 def _check_scan(trainer: Trainer[Any, Any], state: Any, batch: PyTree, further: Any, tolerance: float) -> None:
     with promised("step", "it works under jax.lax.scan"):
         scanned, _ = jax.lax.scan(lambda state, _: trainer.step(state, batch), state, length=2)
-    require("step", "lax.scan(f) == f, f", value_difference(further, scanned, tolerance))
+    get_spread = spread_of(lambda state, batch: trainer.step(trainer.step(state, batch)[0], batch)[0], (state, batch))
+    require("step", "lax.scan(f) == f, f", difference_beyond_rounding(further, scanned, tolerance, get_spread))
 
 
 def _drawn(batch: PyTree, metrics: Mapping[str, Any]) -> PyTree:

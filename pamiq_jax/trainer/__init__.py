@@ -28,6 +28,7 @@ from pamiq_jax.trainer.donation import (
     models_of,
 )
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
+from pamiq_jax.trainer.evaluated import EvaluateFn, publish_evaluated
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.from_step import trainer_from_step
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
@@ -56,6 +57,7 @@ __all__ = [
     "DonationPlan",
     "DonationRow",
     "Drawn",
+    "EvaluateFn",
     "GuardedState",
     "HyperparameterState",
     "InitFn",
@@ -96,6 +98,7 @@ __all__ = [
     "models_of",
     "needs_rollback",
     "own",
+    "publish_evaluated",
     "publish_params",
     "receive_models",
     "scan_chunk",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import optax
 
 from pamiq_jax.arguments import checked_integer
+from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.evaluated import evaluate_within
 from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.trainer.wrapped import change_optimization
 
@@ -40,6 +42,8 @@ def accumulate_gradients[S, B](trainer: Trainer[S, B], steps: int) -> Trainer[S,
     checked_integer("accumulate_gradients(steps)", steps, least=1)
 
     def change(optimization: Optimization) -> Optimization:
-        return optimization._replace(tx=optax.MultiSteps(optimization.tx, steps).gradient_transformation())
+        tx = optax.MultiSteps(takes_what_is_asked(optimization.tx), steps).gradient_transformation()
+        evaluate = evaluate_within(optimization, lambda opt_state: opt_state.inner_opt_state)
+        return optimization._replace(tx=tx, evaluate=evaluate)
 
     return change_optimization("accumulate_gradients", trainer, change)

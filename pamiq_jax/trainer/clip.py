@@ -6,7 +6,9 @@ import jax
 import optax
 
 from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.evaluated import evaluate_within
 from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.trainer.wrapped import change_optimization
 from pamiq_jax.types import Metrics, Params
@@ -42,6 +44,7 @@ def clip_gradients[S, B](trainer: Trainer[S, B], max_norm: float | jax.Array) ->
         def measure(gradients: Params, /) -> Metrics:
             return {**optimization.measure(gradients), "gradient_norm": optax.tree.norm(gradients)}
 
-        return Optimization(optax.chain(optax.clip_by_global_norm(max_norm), optimization.tx), measure)
+        tx = optax.chain(optax.clip_by_global_norm(max_norm), takes_what_is_asked(optimization.tx))
+        return Optimization(tx, measure, evaluate_within(optimization, lambda opt_state: opt_state[1]))
 
     return change_optimization("clip_gradients", trainer, change)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.errors import StepStructureError, noted
+from pamiq_jax.errors import StepStructureError, noted, noted_captured_module
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
@@ -81,7 +81,7 @@ def compile_trainer[S](
         chunk = python_chunk(trainer, jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile(), steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
-    with noted("in `step`"):
+    with noted("in `step`"), noted_captured_module():
         check_step(trainer, state, *batch)
     return TrainerPrograms(
         setup=_compile_change("setup", trainer.setup, state),

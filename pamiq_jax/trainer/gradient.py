@@ -11,7 +11,9 @@ import optax
 
 from pamiq_jax.arguments import checked_names, is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
+from pamiq_jax.trainer.asked import asked_for
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.evaluated import evaluated
 from pamiq_jax.trainer.missing import naming_missing
 from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
 from pamiq_jax.types import Metrics, Params
@@ -87,7 +89,7 @@ def _build[P, B](
         # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
         with jax.numpy_dtype_promotion("standard"):
             # Line searches, plateaus and Polyak steps ask for the loss; others do not look at it.
-            asked = {"value": loss, "grad": gradients, "value_fn": lambda params: loss_of(params, batch, rng_key)[0]}
+            asked = asked_for(lambda params: loss_of(params, batch, rng_key)[0], loss, gradients)
             params, opt_state, measured = apply_gradients(
                 optimization, gradients, state.opt_state, state.params, **asked
             )
@@ -97,7 +99,11 @@ def _build[P, B](
     def with_optimization(change: Callable[[Optimization], Optimization]) -> Trainer[TrainerState[P], B]:
         return _build(loss_fn, change(optimization), trains, publishes, reads)
 
-    trainer = custom_trainer(init, step, trains=trains, publishes=publishes, reads=reads)
+    def publish(state: TrainerState[P], /) -> Params:
+        used = evaluated(optimization, state.opt_state, state.params)
+        return used if publishes is None else {name: used[name] for name in publishes}
+
+    trainer = custom_trainer(init, step, publish=publish, trains=trains, publishes=publishes, reads=reads)
     return trainer._replace(with_optimization=with_optimization)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.types import Metrics, Params
 
 
@@ -28,10 +29,12 @@ class Optimization(NamedTuple):
     Attributes:
         tx: turns them into updates of the parameters.
         measure: `(gradients) -> metrics` of each step, before anything else is done with them.
+        evaluate: `(opt_state, params) -> params` to publish, see `publish_evaluated`; None for the parameters.
     """
 
     tx: optax.GradientTransformation
     measure: Callable[[Params], Metrics] = no_metrics
+    evaluate: Callable[[optax.OptState, Params], Params] | None = None
 
 
 def first_opt_state(optimization: Optimization, params: Params) -> optax.OptState:
@@ -65,13 +68,12 @@ def apply_gradients(
         gradients: in the form of the parameters.
         opt_state: of `optimization.tx`.
         params: to update.
-        asked: what line searches, plateaus and Polyak steps ask for (`value`, `grad`, `value_fn`).
+        asked: what line searches, plateaus and Polyak steps ask for (`value`, `grad`, `value_fn`), and SAM (`grad_fn`).
 
     Example:
         >>> tx = optax.sgd(0.5)
         >>> apply_gradients(Optimization(tx), jnp.float32(4), tx.init(jnp.float32(0)), jnp.float32(3))[0].item()
         1.0
     """
-    tx = optax.with_extra_args_support(optimization.tx)
-    updates, opt_state = tx.update(gradients, opt_state, params, **asked)
+    updates, opt_state = takes_what_is_asked(optimization.tx).update(gradients, opt_state, params, **asked)
     return optax.apply_updates(params, updates), opt_state, optimization.measure(gradients)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
 import optax
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.trainer.base import Trainer
+from pamiq_jax.trainer.evaluated import EvaluateFn, evaluate_within
 from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.trainer.wrapped import change_optimization
 from pamiq_jax.types import Params
@@ -66,9 +68,28 @@ def with_optimizers[S, B](
         return jax.tree.map(lambda group: group if group in groups else rest, found)
 
     def change(optimization: Optimization) -> Optimization:
-        return optimization._replace(tx=optax.partition({**groups, rest: optimization.tx}, label))
+        asked: dict[Hashable, Any] = {
+            name: takes_what_is_asked(tx) for name, tx in {**groups, rest: optimization.tx}.items()
+        }
+        tx = optax.partition(asked, label)
+        return optimization._replace(tx=tx, evaluate=_evaluate_rest(optimization, rest, label))
 
     return change_optimization("with_optimizers", trainer, change)
+
+
+def _evaluate_rest(optimization: Optimization, rest: str, label: Labels) -> EvaluateFn | None:
+    """Return what evaluates the parameters of the inner optimizer, and hands the others through."""
+    evaluate = evaluate_within(optimization, lambda opt_state: opt_state.inner_states[rest].inner_state)
+    if evaluate is None:
+        return None
+
+    def evaluate_rest(opt_state: optax.OptState, params: Params) -> Params:
+        groups = label(params)
+        seen = jax.tree.map(lambda group, part: part if group == rest else optax.MaskedNode(), groups, params)
+        used = evaluate(opt_state, seen)
+        return jax.tree.map(lambda group, new, old: new if group == rest else old, groups, used, params)
+
+    return evaluate_rest
 
 
 def _first_keys(params: Params) -> Any:

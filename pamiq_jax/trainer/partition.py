@@ -11,7 +11,9 @@ import optax
 
 from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError
+from pamiq_jax.trainer.asked import asked_for
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
+from pamiq_jax.trainer.evaluated import evaluated
 from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
 from pamiq_jax.trainer.step_state import check_arrays, one_model
 from pamiq_jax.types import Metrics, Params
@@ -81,7 +83,7 @@ def partitioned_trainer(
         (loss, (after, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         # optax's own arithmetic mixes dtypes, which users who promote strictly must not pay for.
         with jax.numpy_dtype_promotion("standard"):
-            asked = {"value": loss, "grad": gradients, "value_fn": lambda trained: loss_of(trained)[0]}
+            asked = asked_for(lambda trained: loss_of(trained)[0], loss, gradients)
             trained, opt_state, measured = apply_gradients(used, gradients, state.opt_state, trained, **asked)
         whole = partition.merge(trained, partition.split(after)[1])
         params = whole if model is None else {model: whole}
@@ -91,7 +93,14 @@ def partitioned_trainer(
     def with_optimization(change: Callable[[Optimization], Optimization]) -> Trainer[TrainerState[Any], Any]:
         return partitioned_trainer(loss_fn, change(used), partition, model=model)
 
-    trainer = custom_trainer(init, step, trains=None if model is None else (model,))
+    def publish(state: TrainerState[Any], /) -> Params:
+        if used.evaluate is None:
+            return state.params
+        trained, rest = partition.split(one_model(state.params, model, "trainer.publish"))
+        whole = partition.merge(evaluated(used, state.opt_state, trained), rest)
+        return whole if model is None else {model: whole}
+
+    trainer = custom_trainer(init, step, publish=publish, trains=None if model is None else (model,))
     return trainer._replace(with_optimization=with_optimization)
 
 

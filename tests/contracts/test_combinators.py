@@ -18,6 +18,7 @@ from pamiq_jax.trainer import (
     ema,
     gradient_trainer,
     guard,
+    publish_evaluated,
     set_hyperparameters,
     skip_first,
     with_hyperparameters,
@@ -67,6 +68,11 @@ def injected(learning_rate: float = 1e-2) -> Trainer[Any, Any]:
     return gradient_trainer(loss_fn, optax.adam(learning_rate))
 
 
+def schedule_free(**options: Any) -> Trainer[Any, Any]:
+    tx = optax.contrib.schedule_free(optax.sgd(0.1), learning_rate=0.1)
+    return publish_evaluated(gradient_trainer(loss_fn, tx, **options), optax.contrib.schedule_free_eval_params)
+
+
 FADING = optax.sgd(optax.linear_schedule(0.1, 0.0, 9), momentum=0.9)
 TRAINERS: dict[str, Trainer[Any, Any]] = {
     "an optimizer a model": with_optimizers(adam(), {"decoder": FADING}),
@@ -95,6 +101,11 @@ TRAINERS: dict[str, Trainer[Any, Any]] = {
     "average, alternating, hyperparameters": alternate(
         with_hyperparameters(lambda decay: ema(half("encoder", "decoder"), decay), decay=0.9),
         half("decoder", "encoder"),
+    ),
+    "evaluated": schedule_free(),
+    "evaluated, one publishes": schedule_free(trains=BOTH, publishes=("decoder",)),
+    "evaluated, all of the above": accumulate_gradients(
+        clip_gradients(with_optimizers(schedule_free(), {"decoder": FADING}), 0.1), 2
     ),
     "guarded": guard(adam()),
     "average, alternating, guarded": ema(alternate(guard(half("encoder", "decoder")), half("decoder", "encoder")), 0.9),

@@ -96,6 +96,10 @@ def test_what_is_collected_live_is_added_to_it() -> None:
     [
         ({"x": np.zeros(3), "y": np.zeros(2)}, {}, "all of one length"),
         ({"x": np.float32(1)}, {}, r"leaves \[n, ...\]"),
+        ({"x": [1.0, 2.0]}, {}, r"leaves \[n, ...\].*make an array of it by np.asarray"),
+        ({"x": np.array([2**40, 1])}, {}, r"\['x'\] is 'from 1 to 1099511627776', .* that int32 holds.*jax_enable_x64"),
+        ({"x": np.array([2**32, 1], np.uint64)}, {}, "that uint32 holds, which is what JAX stores uint64 in; scale"),
+        (np.array([1e300, np.nan]), {}, "'from 0.0 to 1e.300', expected numbers that float32 holds"),
         (np.zeros((0, 2)), {}, "0 records"),
         (np.zeros(3), {"capacity": 2}, r"array_source\(capacity\) is 2"),
         (np.zeros(3), {"sampling": "shuffled"}, "'uniform', 'epochs', 'in_order'"),
@@ -114,3 +118,12 @@ def test_a_form_that_does_not_fit_and_mixed_places_are_refused() -> None:
     buffers = {"old": pj.array_source(DATA), "new": pj.ring_buffer(9, example=0.0)}
     with pytest.raises(InvalidValueError, match=r"'old'.*all or none .*sampling=.uniform"):
         pj.System({"m": pj.Model(jnp.zeros(()))}, buffers, {"fit": schedule})
+
+
+def test_what_fits_is_stored_in_the_dtype_of_jax_and_text_is_refused() -> None:
+    source = pj.array_source({"x": np.array([np.inf, np.nan, 0.1]), "count": np.array([3, -4, 5])})
+    records = source.init(source.example).records
+    np.testing.assert_array_equal(records["x"], np.array([np.inf, np.nan, 0.1], np.float32))
+    assert records["count"].tolist() == [3, -4, 5]
+    with pytest.raises(RecordMismatchError, match=r"\['text'\] is an array of <U1, expected one of numbers; encode"):
+        pj.array_source({"text": np.array(["a", "b"])})

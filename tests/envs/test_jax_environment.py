@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -94,6 +95,24 @@ def test_without_autoreset_and_num_envs_the_step_is_taken_as_it_is() -> None:
 def test_functions_that_do_not_fit_are_refused(change: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         JaxEnvironment(reset, lambda *arguments: change(step(*arguments)), 7, action=jnp.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (
+            {"step": lambda state, action, params, rng_key: step(state, action, params, rng_key)},
+            "step, .* step.rng_key,",
+        ),
+        ({"step": lambda *given: (given[0], 0, 1) if given[2].sum() > 0 else given}, "where or jax.lax.cond, not with"),
+        ({"reset": lambda rng_key, params: reset(rng_key, params["end"])}, "reset, .* params is None, since none"),
+    ],
+    ids=["another order", "an if", "no params"],
+)
+def test_what_a_function_raises_when_traced_has_a_note(change: dict[str, Any], note: str) -> None:
+    with pytest.raises((TypeError, ValueError, IndexError, AttributeError)) as caught:
+        JaxEnvironment(**{"reset": reset, "step": step, "action": jnp.zeros(2), **change})
+    assert re.search(note, "\n".join(caught.value.__notes__))
 
 
 def test_arguments_are_checked() -> None:

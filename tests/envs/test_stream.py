@@ -76,6 +76,11 @@ def test_without_repeat_it_ends() -> None:
 def test_what_is_no_iterator_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"list.*an iterator; return iter\(...\) of it"):
         IteratorEnvironment(lambda epoch: [1.0])  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidValueError, match=r"make\) is 'list_iterator', expected a function .*lambda epoch: iter"):
+        iterator_source(iter([1.0]), "items")  # type: ignore[arg-type]
+    with pytest.raises(TypeError) as caught:
+        IteratorEnvironment(lambda: iter([1.0]))  # type: ignore[arg-type, misc]
+    assert "called with the number of the epoch" in str(caught.value.__notes__)
     with pytest.raises(InvalidValueError, match="at least one in epoch 0"):
         IteratorEnvironment(lambda epoch: iter(()))
 

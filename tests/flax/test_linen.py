@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze, unfreeze
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.flax import linen_trainer
@@ -39,6 +40,23 @@ def test_it_keeps_the_contract() -> None:
     )
 
 
+def test_a_bias_whose_gradient_is_zero_but_for_rounding_keeps_the_contract() -> None:
+    class Normed(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(2)(
+                nn.BatchNorm(use_running_average=False)(nn.Dense(16)(x))
+            )  # what it subtracts is the bias
+
+    net = Normed()
+
+    def normed_loss_fn(variables: Any, batch: Any, rngs: Any) -> Any:
+        y, updates = net.apply(variables, batch, mutable=["batch_stats"])
+        return jnp.mean((y - 1) ** 2), (updates, {})
+
+    check_trainer(linen_trainer(normed_loss_fn, optax.adam(1e-2)), net.init(KEY, BATCH), BATCH)
+
+
 def test_statistics_are_taken_over_and_published_and_inference_uses_them() -> None:
     trainer = linen_trainer(loss_fn, optax.sgd(0.0), model="net")  # so that only statistics change
     step, state = jax.jit(trainer.step), trainer.init(KEY, {"net": VARIABLES})
@@ -62,6 +80,19 @@ def test_the_optimizer_sees_parameters_alone_and_keys_change() -> None:
     _, first = step(state, BATCH)
     _, second = step(state.replace(step=state.step + 1), BATCH)
     assert float(first["mean"]) != float(second["mean"])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [freeze(VARIABLES), {**VARIABLES, "batch_stats": freeze(VARIABLES["batch_stats"])}],
+    ids=["frozen", "frozen in part"],
+)
+def test_frozen_variables_stay_frozen_and_come_to_the_same(variables: Any) -> None:
+    trainer = linen_trainer(loss_fn, optax.sgd(0.1))
+    frozen, plain = trainer.init(KEY, variables), trainer.init(KEY, VARIABLES)
+    frozen, plain = jax.jit(trainer.step)(frozen, BATCH)[0], jax.jit(trainer.step)(plain, BATCH)[0]
+    assert jax.tree.structure(frozen.params) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, unfreeze(dict(frozen.params)), plain.params)
 
 
 def test_a_module_without_collections_returns_none() -> None:

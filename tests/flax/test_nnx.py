@@ -9,9 +9,11 @@ import optax
 import pytest
 from flax import nnx
 
+import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, LossOutputError, MutatedModuleError
 from pamiq_jax.flax import nnx_trainer, split_module
 from pamiq_jax.testing import check_trainer
+from tests.runtime.fakes import World
 
 KEY = jax.random.key(0)
 BATCH = jax.random.normal(KEY, (8, 3))
@@ -113,3 +115,50 @@ def test_a_module_where_values_are_wanted_is_refused() -> None:
     silent = nnx_trainer(PARTS, lambda module, batch: module(batch).mean(), optax.sgd(0.1))
     with pytest.raises(LossOutputError, match="expected"):
         silent.step(silent.init(KEY, PARTS.params), BATCH)
+
+
+class Recurrent(nnx.Module):
+    def __init__(self, carry_init: Any = None) -> None:
+        cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+        cell.carry_init = carry_init
+        self.rnn = nnx.RNN(cell)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.rnn(x[None])
+
+
+def test_a_key_that_is_drawn_and_not_used_is_no_change() -> None:
+    parts = split_module(Recurrent())
+    expected = Recurrent()(BATCH)
+    np.testing.assert_allclose(parts.apply(parts.params, BATCH), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(parts.apply)(parts.params, BATCH), expected, rtol=1e-4)
+    trainer = nnx_trainer(parts, lambda module, batch: (jnp.mean(module(batch) ** 2), {}), optax.sgd(0.1))
+    after, _ = jax.jit(trainer.step)(trainer.init(KEY, parts.params), BATCH)
+    assert jax.tree.structure(after.params) == jax.tree.structure(parts.params)
+
+    random = split_module(Recurrent(jax.nn.initializers.normal()))
+    with pytest.raises(MutatedModuleError, match=r"'rnn'.*'count'.* give random numbers a key"):
+        random.apply(random.params, BATCH)
+
+
+def updated_in_place(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    nnx.update(NET, params["net"])
+    return carry, NET(observation[None])[0, 0], {}
+
+
+def in_training_mode(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    return carry, NET(observation[None])[0, 0], {}
+
+
+def remembering(params: Any, carry: Any, observation: jax.Array, rng_key: jax.Array) -> Any:
+    NET.cache = observation
+    return carry, observation[0], {}
+
+
+@pytest.mark.parametrize("act", [updated_in_place, in_training_mode, remembering])
+def test_an_agent_that_changes_a_module_it_captured_is_told_what_to_write(act: Any) -> None:
+    interaction = pj.Interaction(pj.Agent(act), World())
+    system = pj.System(models={"net": pj.Model(PARTS.params, PARTS.apply)}, interaction=interaction)
+    with pytest.raises(Exception, match="Cannot mutate") as caught:
+        pj.compile_system(system)
+    assert any("`parts.apply(params, ...)`" in note for note in caught.value.__notes__)

@@ -66,3 +66,19 @@ def test_a_moment_of_another_system_is_refused() -> None:
     for wrong in (-1, 1.5):
         with pytest.raises(InvalidValueError, match=r"launch\(history\) is"):
             pj.launch(learning_system(), history=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_no_moment_is_refused() -> None:
+    result = pj.run_lockstep(learning_system(), 6, history=1)
+    moment = result.history[-1]
+    for wrong, problem in (
+        (result.history, "'tuple', .*history.-1."),
+        (result.snapshot, "'Snapshot', .* no trainers'"),
+    ):
+        with pytest.raises(InvalidValueError, match=rf"run_lockstep\(start\) is {problem}"):
+            pj.run_lockstep(learning_system(), 1, start=wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidValueError, match=r"Moment.distance\(other\) is 'int', expected a Moment; take one of"):
+        moment.distance(3)  # pyright: ignore[reportArgumentType]
+    other = moment._replace(snapshot=pj.Snapshot.of({"other": np.zeros(3)}))
+    with pytest.raises(InvalidValueError, match=r"distance\(other\) is \['other'\], expected a moment of .*'policy'"):
+        moment.distance(other)

@@ -10,6 +10,7 @@ import pytest
 from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
 from pamiq_jax.testing.functions import check_pure, check_traced
+from pamiq_jax.testing.rounding import difference_beyond_rounding, spread_of
 
 
 def test_a_second_trace_is_caught() -> None:
@@ -56,3 +57,16 @@ def test_values_are_compared_as_precisely_as_their_dtype_allows() -> None:
     assert value_difference(jnp.float32(1), jnp.float32(1.0001), 1e-5) == "leaf the tree itself is off by 0.0001"
     assert value_difference(jnp.int32(1), jnp.int32(2), 10.0) == "leaf the tree itself differs in 1 of 1 numbers"
     assert value_difference(jnp.ones(2), jnp.ones(3), 1e-5) is not None
+
+
+def test_what_rounding_moves_is_told_from_what_is_another_function() -> None:
+    def step(x: jax.Array) -> dict[str, jax.Array]:
+        noise = jnp.sum(x) - jnp.sum(x[::-1])  # 0, but for rounding
+        return {"moved": 0.01 * noise / (jnp.abs(noise) + 1e-8), "still": jnp.sum(x)}
+
+    x = jax.random.normal(jax.random.key(0), (1000,))
+    usual, get_spread = step(x), spread_of(step, (x,))
+    other = {**usual, "moved": jnp.float32(-0.01)}
+    assert difference_beyond_rounding({**usual, "moved": jnp.float32(0.01)}, other, 1e-5, get_spread) is None
+    changed = {**usual, "still": usual["still"] + 0.01}
+    assert "leaf ['still'] is off" in str(difference_beyond_rounding(usual, changed, 1e-5, get_spread))

@@ -70,6 +70,8 @@ CASES: dict[str, Case] = {
     ),
     "polyak_sgd": Case(optax.polyak_sgd()),
     "lbfgs": Case(optax.lbfgs()),
+    "sam": Case(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), sync_period=2)),
+    "opaque sam": Case(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), opaque_mode=True)),
 }
 
 
