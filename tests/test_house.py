@@ -46,6 +46,8 @@ BEYOND_THE_CORE = {
         "signature.py",
         "skip.py",
         "step_donation.py",
+        "step_modules.py",
+        "step_output.py",
         "step_state.py",
         "targets.py",
         "wrapped.py",

@@ -23,6 +23,7 @@ from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.runtime.system import Model, System
 from pamiq_jax.trainer import TrainerPrograms, own, skip_reader
+from pamiq_jax.trainer.step_donation import copied
 from pamiq_jax.types import Params, PyTree
 
 
@@ -105,7 +106,10 @@ def compile_system(
         skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
     )
     check_priorities_come(system, runs, buffers)
-    return Compiled(programs, LearnerState(runs, buffers, _first_models(system, runs)), actors, params, examples)
+    models = _first_models(system, runs)
+    for name in system.trainers:
+        taken_over(system, name, models)  # also compiles a copy that it makes
+    return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
 
 
 def _named_key(base: jax.Array, name: str) -> jax.Array:
@@ -128,8 +132,8 @@ def _first_models(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
     models = {name: own(system.models[name].params) for name in system.handed_on}
     for name, run in runs.items():
         if made := system.handed_on.intersection(system.made_by(name)):
-            given = publish_function(system, name)(run.state)
-            models |= {model: given[model] for model in made}
+            handed = handed_on(system, name, run.state, publish_function(system, name)(run.state))
+            models |= {model: handed[model] for model in made}
     return models
 
 
@@ -196,7 +200,22 @@ def handed_on(system: System, trainer: str, state: Any, given: Mapping[str, Para
     """
     trained = {model: state.params[model] for model in system.trained_by(trainer)}
     made = {model: given[model] for model in system.made_by(trainer) if model in given}
-    return {model: value for model, value in {**trained, **made}.items() if model in system.handed_on}
+    models = {model: value for model, value in {**trained, **made}.items() if model in system.handed_on}
+    return models if system.trainers[trainer].trainer.compiled else copied(models)
+
+
+def taken_over(system: System, trainer: str, models: Mapping[str, Params]) -> dict[str, Params]:
+    """Return the models that a trainer takes over as its run begins; those of a step that may delete them are copies.
+
+    Args:
+        system: the system.
+        trainer: the trainer's name.
+        models: `LearnerState.models`.
+    """
+    known = system.trainers[trainer].trainer
+    names = {*system.trained_by(trainer), *known.reads} & system.handed_on
+    taken = {name: models[name] for name in names}
+    return taken if known.compiled else copied(taken)
 
 
 def cast_published(model: Model, params: Params) -> Params:
@@ -221,11 +240,14 @@ def place_published(model: Model, params: Params) -> Params:
 def publish_function(system: System, name: str) -> Callable[[Any], Any]:
     """Return a trainer's publish function with the casts that its models ask for, all in one program.
 
+    A trainer that is not compiled publishes copies: pieces of its step may donate its state, whenever they like.
+
     Args:
         system: the system.
         name: the trainer's name.
     """
-    publish = system.trainers[name].trainer.publish
+    trainer = system.trainers[name].trainer
+    publish = trainer.publish if trainer.compiled else lambda state: copied(trainer.publish(state))
     casts = {
         model: system.models[model] for model in system.published_by(name) if system.models[model].dtype is not None
     }

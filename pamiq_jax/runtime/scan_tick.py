@@ -18,7 +18,7 @@ from pamiq_jax.publishing import all_finite
 from pamiq_jax.runtime.acting import acting_function
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.batches import sample_function
-from pamiq_jax.runtime.compile import handed_on, publish_function, published_params
+from pamiq_jax.runtime.compile import handed_on, publish_function, published_params, taken_over
 from pamiq_jax.runtime.environment import WorldFunctions
 from pamiq_jax.runtime.scan_state import (
     NOT_FINITE,
@@ -263,8 +263,8 @@ class TrainTick(NamedTuple):
     def _set_up(self, name: str, run: ScannedTrainer) -> ScannedTrainer:
         system, schedule, learner = self.programs.system, self._schedules[name], self.scanned.learner
         trainer, state, now = schedule.trainer, run.state, self._progress(name)
-        if taken := {*system.trained_by(name), *trainer.reads} & system.handed_on:
-            state = trainer.receive(state, {model: learner.models[model] for model in taken})
+        if taken := taken_over(system, name, learner.models):
+            state = trainer.receive(state, taken)
         return run._replace(
             state=trainer.setup(state),
             run_key=jax.random.fold_in(run.data_key, run.runs),

@@ -13,7 +13,7 @@ from pamiq_jax.errors import WorkerError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
-from pamiq_jax.runtime.compile import handed_on, published_params
+from pamiq_jax.runtime.compile import handed_on, published_params, taken_over
 from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
@@ -196,12 +196,10 @@ def _fail(work: _Work, learner: LearnerState, error: Exception) -> tuple[Learner
 
 def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
     """Begin a run: take over what other trainers made of the models, and note what counts as new from here on."""
-    system, trainer = work.programs.system, work.schedule.trainer
     state = run.state
     now = progress(work.programs, learner, work.cells, work.clock, work.name)
-    taken = {*system.trained_by(work.name), *trainer.reads} & system.handed_on
-    if taken:
-        state = trainer.receive(state, {name: learner.models[name] for name in taken})
+    if taken := taken_over(work.programs.system, work.name, learner.models):
+        state = work.schedule.trainer.receive(state, taken)
     with named(f"condition of trainer {work.name!r}"):
         last = {
             key: source.condition.settle(now[key], run.last.get(key, Progress()))

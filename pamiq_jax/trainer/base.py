@@ -109,6 +109,7 @@ class Trainer[S, B](NamedTuple):
         compiled: whether a system may trace the functions; False runs them as plain Python.
         with_optimization: `(change) -> trainer` that differs in what it does with gradients, see `clip_gradients`;
             None for a trainer that does not show its gradients.
+        warm_up: whether a system calls functions that are not traced once before it runs, on copies.
     """
 
     init: InitFn[S]
@@ -122,6 +123,7 @@ class Trainer[S, B](NamedTuple):
     reads: tuple[str, ...] = ()
     compiled: bool = True
     with_optimization: Callable[[Callable[[Any], Any]], Trainer[S, B]] | None = None
+    warm_up: bool = False
 
     @override
     def __repr__(self) -> str:
@@ -167,6 +169,7 @@ def custom_trainer[S, B](
     publishes: tuple[str, ...] | None = None,
     reads: tuple[str, ...] = (),
     compiled: bool = True,
+    warm_up: bool = False,
 ) -> Trainer[S, B]:
     """Return a trainer made of your own functions.
 
@@ -182,7 +185,10 @@ def custom_trainer[S, B](
         reads: names of the models that `init` is given beside these, for its state to hold unchanged: `receive`
             replaces them as each run begins, so what a step makes of them is lost.
         compiled: False for a step that cannot be traced (Python control flow around its own jitted
-            pieces): it runs as it is, and nothing of its state is donated.
+            pieces): it runs as it is, and nothing of its state is donated. What it publishes is copied, once a run,
+            so that a piece of it that donates deletes nothing that is read.
+        warm_up: for `compiled=False`, call the functions once more while a system is compiled, on copies and a batch
+            of the buffer as it is, so that their jitted pieces are compiled before an agent starts.
 
     Raises:
         InvalidValueError: names that are no tuple of names.
@@ -213,4 +219,5 @@ def custom_trainer[S, B](
         publishes if publishes is not None else trains,
         reads,
         compiled,
+        warm_up=warm_up and not compiled,
     )

@@ -16,6 +16,7 @@ from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
+from pamiq_jax.trainer.step_donation import keeping, warm_up
 from pamiq_jax.types import Metrics, PyTree
 
 type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]
@@ -52,7 +53,8 @@ def compile_trainer[S](
 ) -> TrainerPrograms[S]:
     """Return a trainer's functions compiled ahead of time for these shapes.
 
-    A trainer with `compiled=False` keeps its own functions; only sampling is compiled then.
+    A trainer with `compiled=False` keeps its own functions; only sampling is compiled then, and with `warm_up` they
+    are called once, on copies and a batch of the buffer as it is.
 
     Args:
         trainer: the trainer.
@@ -78,7 +80,12 @@ def compile_trainer[S](
     plan = explain_donation(trainer, state, donates=donates)
     rng_key = jax.random.key(0)
     if not trainer.compiled:
-        chunk = python_chunk(trainer, jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile(), steps)
+        draw = jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile()
+        if not donates:
+            trainer = keeping(trainer)
+        if trainer.warm_up:
+            warm_up(trainer, state, split_drawn(draw(buffer_state, np.int32(0), rng_key))[0])
+        chunk = python_chunk(trainer, draw, steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
     with noted("in `step`"), noted_captured_module():

@@ -1,21 +1,22 @@
-"""What a user's step takes and returns: declared in words, or read off its parameters and what comes back."""
+"""What a user's step takes and returns: declared in words, or read off its parameters."""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from pamiq_jax import trees
-from pamiq_jax.errors import StepSignatureError
-from pamiq_jax.trainer.priorities import PRIORITIES
-from pamiq_jax.types import Metrics, PyTree
+from pamiq_jax.errors import InvalidValueError, StepSignatureError
+from pamiq_jax.types import PyTree
+
+type Output = str | tuple[Output, ...]
+"""The name of what a step returns at one place, or of what lies within a tuple there."""
 
 KEY_NAMES = ("key", "rng", "rng_key", "prng_key", "dropout_key", "dropout_rng")
+BATCH_NAMES = ("batch", "minibatch", "data", "transitions", "trajectory", "trajectories", "rollout", "x", "inputs")
 DECLARE = (
     'declare it: signature="params, opt_state, batch -> params, opt_state, loss", with the names of what `init` makes'
 )
@@ -27,14 +28,28 @@ class StepSignature(NamedTuple):
     Attributes:
         step: how the step is called in messages.
         inputs: names of its arguments, in order.
-        outputs: names of what it returns, in order; None: found by comparing with what it was given.
+        outputs: names of what it returns, in order, a tuple of names for a tuple; None: found by comparing with what
+            it was given.
         by_keyword: those of the inputs that are passed by keyword.
     """
 
     step: str
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...] | None = None
+    outputs: tuple[Output, ...] | None = None
     by_keyword: frozenset[str] = frozenset()
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """The names of what is declared to come back; none where nothing is declared."""
+        return tuple(_flat(self.outputs or ()))
+
+
+def _flat(outputs: Output) -> Iterator[str]:
+    if isinstance(outputs, str):
+        yield outputs
+    else:
+        for part in outputs:
+            yield from _flat(part)
 
 
 def step_signature(step: Callable[..., Any], declared: str | None = None) -> StepSignature:
@@ -42,20 +57,24 @@ def step_signature(step: Callable[..., Any], declared: str | None = None) -> Ste
 
     Args:
         step: the function, jitted or not.
-        declared: `"params, opt_state, batch -> params, opt_state, loss"`.
+        declared: `"params, opt_state, batch -> params, opt_state, loss"`; what lies in a tuple, in parentheses.
 
     Raises:
-        StepSignatureError: nothing is declared and the parameters cannot be read, or what is declared is no signature.
+        InvalidValueError: the step is no function, or the declaration no text.
+        StepSignatureError: nothing is declared and the parameters cannot be read, or what is declared is no signature,
+            or not that of the step.
 
     Example:
         >>> step_signature(lambda params, opt_state, batch: ...).inputs
         ('params', 'opt_state', 'batch')
-        >>> step_signature(print, "state, batch -> state, loss")[1:3]
-        (('state', 'batch'), ('state', 'loss'))
+        >>> step_signature(lambda s, b: ..., "state, batch -> state, (loss, norm)")[1:3]
+        (('state', 'batch'), ('state', ('loss', 'norm')))
     """
+    if not callable(step):
+        raise InvalidValueError("trainer_from_step(step)", step, "a function that takes one step")
     name = getattr(step, "__name__", type(step).__name__)
     if declared is not None:
-        return _parsed(name, declared)
+        return _parsed(step, name, declared)
     try:
         parameters = inspect.signature(step).parameters.values()
     except (TypeError, ValueError) as error:
@@ -76,37 +95,99 @@ def step_signature(step: Callable[..., Any], declared: str | None = None) -> Ste
     return StepSignature(f"{name}({', '.join(inputs)})", tuple(inputs), None, frozenset(by_keyword))
 
 
-def _parsed(name: str, declared: str) -> StepSignature:
+def _parsed(step: Callable[..., Any], name: str, declared: Any) -> StepSignature:
+    if not isinstance(declared, str):
+        expected = 'text such as "params, opt_state, batch -> params, opt_state, loss"'
+        raise InvalidValueError("trainer_from_step(signature)", declared, expected, "write it as one string")
     left, arrow, right = declared.partition("->")
-    inputs, outputs = (tuple(part.strip() for part in side.split(",")) for side in (left, right))
-    if not arrow or not all(part.isidentifier() for part in (*inputs, *outputs)):
+    inputs, outputs = _names(left), _names(right)
+    if not arrow or inputs is None or outputs is None or not all(isinstance(part, str) for part in inputs):
         raise StepSignatureError(name, f"its signature is declared as {declared!r}, which is none", DECLARE)
-    for side in (inputs, outputs):
+    for side in (tuple(_flat(inputs)), tuple(_flat(outputs))):
         if twice := sorted({part for part in side if side.count(part) > 1}):
             raise StepSignatureError(name, f"{declared!r} has {', '.join(twice)} twice on one side", DECLARE)
-    return StepSignature(f"{name}({', '.join(inputs)})", inputs, outputs)
+    inputs = tuple(_flat(inputs))
+    signature = StepSignature(f"{name}({', '.join(inputs)})", inputs, outputs, _by_keyword(step, name, inputs))
+    if not set(inputs) & set(signature.returned):
+        problem = f"{declared!r} has nothing on both sides, so nothing would go on from step to step"
+        raise StepSignatureError(name, problem, DECLARE)
+    return signature
 
 
-def bind(
-    signature: StepSignature, carried: Mapping[str, PyTree], step: jax.Array, rng_key: jax.Array, batch: PyTree
-) -> dict[str, PyTree]:
+def _names(side: str) -> tuple[Output, ...] | None:
+    """Return the names on one side of a declaration; None if it is something else."""
+    try:
+        parsed = _named(ast.parse(side.strip(), mode="eval").body)
+    except (SyntaxError, ValueError):
+        return None
+    return (parsed,) if isinstance(parsed, str) else parsed
+
+
+def _named(node: ast.expr) -> Output:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Tuple) and node.elts:
+        return tuple(_named(part) for part in node.elts)
+    raise ValueError("neither a name nor some")
+
+
+def _by_keyword(step: Callable[..., Any], name: str, inputs: tuple[str, ...]) -> frozenset[str]:
+    """Return which declared arguments go by keyword, and refuse those that the step cannot be called with."""
+    try:
+        signature = inspect.signature(step)
+    except (TypeError, ValueError):  # of a built-in function, for example: it is seen when it is called
+        return frozenset()
+    parameters = signature.parameters
+    by_keyword = {
+        part for part in inputs if part in parameters and parameters[part].kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    try:
+        signature.bind(*(part for part in inputs if part not in by_keyword), **dict.fromkeys(by_keyword))
+    except TypeError as error:
+        problem = f"it takes {signature}, declared are {len(inputs)} arguments: {', '.join(inputs)} ({error})"
+        remedy = "declare all that it takes, in its order, and bind what is no data with functools.partial"
+        raise StepSignatureError(name, problem, remedy) from error
+    return frozenset(by_keyword)
+
+
+def step_keys(
+    signature: StepSignature, values: Mapping[str, PyTree], rng_key: jax.Array, step: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the keys that a step is given, by the names of its arguments, unless keys are among its values.
+
+    Args:
+        signature: the step's.
+        values: what goes on, by name.
+        rng_key: `key[]` of the trainer.
+        step: the number of the step.
+
+    Example:
+        >>> signature = StepSignature("update", ("params", "key", "batch"))
+        >>> sorted(step_keys(signature, {"params": 1}, jax.random.key(0), 3))
+        ['key']
+    """
+    names = [name for name in signature.inputs if name in KEY_NAMES and name not in values]
+    if not names:
+        return {}
+    key = jax.random.fold_in(rng_key, step)
+    return dict(zip(names, [key] if len(names) == 1 else list(jax.random.split(key, len(names))), strict=True))
+
+
+def bind(signature: StepSignature, carried: Mapping[str, PyTree], step: jax.Array, batch: PyTree) -> dict[str, PyTree]:
     """Return what each argument of a step is given, by name.
 
-    Names out of `carried` are that; names of keys get keys of this step; "step" the number of steps before; a
-    single other one gets the batch, several get its parts by name, or in order where it is a tuple.
+    Names out of `carried` are that; "step" the number of steps before; a single other one gets the batch, several get
+    its parts by name, or in order where it is a tuple.
 
     Raises:
         StepSignatureError: the batch has no such part.
 
     Example:
         >>> signature = StepSignature("update", ("params", "x", "y"))
-        >>> bind(signature, {"params": 1}, jnp.int32(0), jax.random.key(0), {"x": 2, "y": 3})
+        >>> bind(signature, {"params": 1}, 0, {"x": 2, "y": 3})
         {'params': 1, 'x': 2, 'y': 3}
     """
-    keys = [name for name in signature.inputs if name in KEY_NAMES and name not in carried]
-    split = [rng_key] if len(keys) == 1 else list(jax.random.split(rng_key, len(keys))) if keys else []
-    key_by_name = dict(zip(keys, split, strict=True))
-    others = {**carried, **key_by_name, **({} if "step" in carried else {"step": step})}
+    others = {**({} if "step" in carried else {"step": step}), **carried}
     data = [name for name in signature.inputs if name not in others]
     return {name: {**others, **_parts(signature, data, batch)}[name] for name in signature.inputs}
 
@@ -127,107 +208,7 @@ def _parts(signature: StepSignature, names: Sequence[str], batch: PyTree) -> dic
         raise StepSignatureError(
             signature.step,
             f"arguments {', '.join(missing)} are no part of its state, no key, and not in the batch, which has {known}",
-            "let `init` return them by name, or give the batch those parts (Schedule(prepare=)); or " + DECLARE,
+            "let `init` return them by name, or give the batch those parts (Schedule(prepare=)); bind what is neither, "
+            f"such as a flag, before: functools.partial(step, {missing[-1]}=...); or {DECLARE}",
         )
     return {name: parts[name] for name in names}
-
-
-def read_output(
-    signature: StepSignature, carried: Mapping[str, PyTree], output: Any
-) -> tuple[dict[str, PyTree], Metrics]:
-    """Return what a step made of the values that go on, by name, and its metrics.
-
-    Args:
-        signature: the step's.
-        carried: the values that it was given, by name.
-        output: what it returned.
-
-    Raises:
-        StepSignatureError: a value that should go on is not there, or cannot be told from another.
-
-    Example:
-        >>> signature = step_signature(lambda w, opt_state, batch: ...)
-        >>> read_output(signature, {"w": jnp.zeros(2)}, (jnp.ones(2), jnp.float32(0.5)))
-        ({'w': Array([1., 1.], dtype=float32)}, {'loss': Array(0.5, dtype=float32)})
-    """
-    parts = _named_output(signature, carried, output)
-    new = {name: parts.pop(name) for name in carried if name in parts}
-    missing = [name for name in carried if name not in new]
-    if missing and signature.outputs is None:  # where outputs are declared, what is not among them is a constant
-        raise StepSignatureError(
-            signature.step,
-            f"of its state, {', '.join(missing)} did not come back: {_tried(carried, output)}",
-            "return it in the form that it came in; or " + DECLARE,
-        )
-    return {**carried, **new}, _metrics(parts)
-
-
-def _named_output(signature: StepSignature, carried: Mapping[str, PyTree], output: Any) -> dict[str, Any]:
-    if signature.outputs is not None:
-        values = (output,) if len(signature.outputs) == 1 else output
-        if not isinstance(values, tuple | list) or len(values) != len(signature.outputs):
-            got = f"{len(output)} values" if isinstance(output, tuple | list) else type(output).__name__
-            raise StepSignatureError(
-                signature.step, f"it returned {got}, declared are {', '.join(signature.outputs)}", DECLARE
-            )
-        return dict(zip(signature.outputs, values, strict=True))
-    if isinstance(output, dict) and all(name in output for name in carried):
-        return dict(output)
-    if len(carried) == 1 and trees.difference(next(iter(carried.values())), output) is None:
-        return dict(zip(carried, [output], strict=True))
-    values = list(output) if isinstance(output, tuple | list) else [output]
-    return _matched(signature, carried, values)
-
-
-def _matched(signature: StepSignature, carried: Mapping[str, PyTree], values: list[Any]) -> dict[str, Any]:
-    """Return outputs by name: each that has the form of one value that goes on is that value."""
-    named: dict[str, Any] = {}
-    for position, value in enumerate(values):
-        fitting = [name for name, old in carried.items() if trees.difference(old, value) is None]
-        if len(fitting) > 1:
-            raise StepSignatureError(
-                signature.step,
-                f"{' and '.join(fitting)} have one form, so it cannot be seen which of them output {position} is",
-                "say so with signature="
-                f'"{", ".join(signature.inputs)} -> {", ".join(fitting)}, ...", in the order that they come back',
-            )
-        if fitting and fitting[0] not in named:
-            named[fitting[0]] = value
-        else:
-            named["loss" if "loss" not in named and _is_scalar(value) else f"output_{position}"] = value
-    return named
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, jax.Array | np.ndarray | float | int) and jnp.shape(value) == ()
-
-
-def _tried(carried: Mapping[str, PyTree], output: Any) -> str:
-    values = list(output) if isinstance(output, tuple | list) else [output]
-    lines = [
-        f"output {position} as {name}: {trees.difference(old, value)}"
-        for position, value in enumerate(values)
-        for name, old in carried.items()
-        if trees.difference(old, value) is not None
-    ]
-    return "tried " + "; ".join(line[:200] for line in lines[:4])
-
-
-def _metrics(parts: Mapping[str, Any]) -> Metrics:
-    """Return scalars by name; what has axes, as a scan stacks them, is averaged. Priorities stay as they are."""
-    metrics: dict[str, jax.Array] = {}
-    for name, value in parts.items():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-            words = list(_words(path))
-            key = ".".join(words) or name
-            key = key if key not in metrics else f"{name}{jax.tree_util.keystr(path)}"
-            is_kept = key == PRIORITIES or jnp.ndim(leaf) == 0
-            metrics[key] = leaf if is_kept else jnp.mean(jnp.asarray(leaf).astype(jnp.float32))
-    return metrics
-
-
-def _words(path: Iterable[Any]) -> Iterable[str]:
-    for part in path:
-        word = getattr(part, "key", None) if hasattr(part, "key") else getattr(part, "name", None)
-        if isinstance(word, str):
-            yield word

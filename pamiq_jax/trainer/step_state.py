@@ -59,12 +59,15 @@ class StepState(Shown, flax.struct.PyTreeNode):
         values: what the step takes and returns, by the names of its arguments.
         step: `int32[]`, steps done since `init`.
         rng_key: `key[]`, never consumed: a step uses `fold_in(rng_key, step)`.
+        keys: what the next step is given as keys, by the names of its arguments: those that the last one returned,
+            or others at every step.
         place: where the parameters are.
     """
 
     values: dict[str, PyTree]
     step: jax.Array
     rng_key: jax.Array
+    keys: dict[str, jax.Array]
     place: ParamsPlace = flax.struct.field(pytree_node=False)
 
     @property

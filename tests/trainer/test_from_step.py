@@ -331,7 +331,7 @@ def test_modules_and_other_things_that_are_no_arrays_are_refused() -> None:
     step = trainer_from_step(update, lambda key, params: {"params": params, "opt_state": ()})
     with pytest.raises(InvalidValueError, match=r"init's params is <class '.*Dense'>.* a module object is no state"):
         step.init(KEY, flax.linen.Dense(2))
-    with pytest.raises(InvalidValueError, match=r"nnx.split\(module\)"):
+    with pytest.raises(InvalidValueError, match=r"pamiq_jax.flax.nnx_trainer\(split_module"):
         step.init(KEY, {"layer": nnx.Linear(2, 2, rngs=nnx.Rngs(0))})
     with pytest.raises(InvalidValueError, match=r"init's params\['name'\] is 'line', expected an array"):
         step.init(KEY, {"name": "line"})
