@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Generator, Iterable, Sequence
-from typing import cast, override
+from typing import Any, cast, override
 
 
 @contextlib.contextmanager
@@ -33,7 +33,21 @@ def noted(note: str) -> Generator[None]:
 
 
 class PamiqError(Exception):
-    """The base of every error this library raises on purpose."""
+    """The base of every error this library raises on purpose.
+
+    Attributes:
+        wiring: of the system that was refused, with the mistake marked: a notebook draws it. None for other errors.
+
+    Example:
+        >>> import pamiq_jax as pj
+        >>> try:
+        ...     pj.System({}, queues={"seen": pj.Queue()})
+        ... except PamiqError as error:
+        ...     print(error.wiring)
+        ✗ buffer 'seen' does not exist
+    """
+
+    wiring: Any = None
 
 
 class InvalidTransitionError(PamiqError, RuntimeError):
@@ -70,6 +84,10 @@ class InvalidValueError(PamiqError, ValueError):
 class UnknownNameError(PamiqError, KeyError):
     """A model, buffer or trainer of this name does not exist in the system.
 
+    Attributes:
+        kind: what was looked for.
+        unknown_name: the name that was given.
+
     Args:
         kind: what was looked for: "model", "buffer", "trainer".
         name: the name that was given.
@@ -79,6 +97,7 @@ class UnknownNameError(PamiqError, KeyError):
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "", remedy: str = "") -> None:
+        self.kind, self.unknown_name = kind, name
         asker = f"{where}: " if where else ""
         names = ", ".join(sorted(repr(known_name) for known_name in known)) or "none"
         self._message = f"{asker}no {kind} is named {name!r}; known: {names}" + (f"; {remedy}" if remedy else "")

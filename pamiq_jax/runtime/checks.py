@@ -95,11 +95,11 @@ def _check_models(system: System, where: str, schedule: Schedule) -> None:
     trainer = schedule.trainer
     for model in trainer.trains or ():
         if not system.models[model].train:
-            raise InvalidValueError(f"Model {model!r} train", False, f"True, since {where} trains it")
+            raise InvalidValueError(f"model {model!r} train", False, f"True, since {where} trains it")
     for model in trainer.publishes or ():
         is_asked_for = model not in (trainer.trains or ()) or trainer.publishes != trainer.trains
         if is_asked_for and not system.models[model].infer:
-            raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
+            raise InvalidValueError(f"model {model!r} infer", False, f"True, since {where} publishes it")
     for model in trainer.reads:
         if model in (trainer.trains or ()):
             raise InvalidValueError(f"{where} reads", model, "models that it does not train itself")
@@ -125,7 +125,7 @@ def _check_order(system: System) -> None:
     try:
         graphlib.TopologicalSorter({name: schedule.after for name, schedule in system.trainers.items()}).prepare()
     except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
+        circle = " -> ".join(f"trainer {name!r}" for name in error.args[1])
         raise InvalidValueError(
             "Schedule(after)",
             circle,

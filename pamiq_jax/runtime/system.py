@@ -207,7 +207,8 @@ class Queue:
 class System:
     """Models, buffers, trainers and agents: everything that `launch` and `run_lockstep` need.
 
-    A system is a value: nothing runs, and nothing in it changes when it is run.
+    A system is a value: nothing runs, and nothing in it changes when it is run. What is refused says so with its
+    wiring; in a notebook, `except PamiqError as error: display(error.wiring)` draws it with the mistake marked.
 
     Args:
         models: by name.
@@ -237,7 +238,9 @@ class System:
             check_system(self)
         except Exception as error:
             with contextlib.suppress(Exception):  # what cannot be drawn either is said by the error itself
-                error.add_note(f"the wiring:\n{wiring(self)}")
+                drawn = wiring(self, error)
+                error.add_note(f"the wiring:\n{drawn}")
+                cast(Any, error).wiring = drawn
             raise
 
     @override
