@@ -8,7 +8,7 @@ from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
 from pamiq_jax.conditions.satisfiable import check_satisfiable, contradiction
-from pamiq_jax.conditions.view import Term, terms
+from pamiq_jax.conditions.view import Term, condition_html, terms
 
 __all__ = [
     "All",
@@ -28,6 +28,7 @@ __all__ = [
     "always",
     "as_condition",
     "check_satisfiable",
+    "condition_html",
     "contradiction",
     "every_seconds",
     "every_versions",

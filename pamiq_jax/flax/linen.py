@@ -72,7 +72,7 @@ def linen_trainer(
             ) from None
         return loss, (_updated(variables, updates), metrics)
 
-    return partitioned_trainer(loss_of, tx, Partition(_split, _merge, _check), model=model)
+    return partitioned_trainer(loss_of, tx, Partition(_split, _merge, _check), model=model, kind="linen_trainer")
 
 
 def _split(variables: Params) -> tuple[Params, Params]:

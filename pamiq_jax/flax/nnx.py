@@ -146,7 +146,7 @@ def nnx_trainer(
         if (problem := trees.difference(parts.params, params)) is not None:
             raise InvalidValueError(name, type(params), f"the module's `parts.params`: {problem}", "give those")
 
-    return partitioned_trainer(loss_of, tx, Partition(split, nnx.merge_state, check), model=model)
+    return partitioned_trainer(loss_of, tx, Partition(split, nnx.merge_state, check), model=model, kind="nnx_trainer")
 
 
 def _fresh(state: Any) -> Any:

@@ -116,7 +116,7 @@ class Run:
         self._control.post(TRAINING, self._workers.save_now)
 
     def _repr_html_(self) -> str:
-        return run_html(self.status)
+        return run_html(self.status, self._workers)
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,8 @@ from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
 from pamiq_jax.conditions import Condition, always, as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.facts import facts_html, facts_text
+from pamiq_jax.runtime.cards import schedule_html
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.wiring import wiring
 from pamiq_jax.trainer import Trainer
@@ -51,6 +53,7 @@ class Model:
     train: bool = True
     dtype: Any = None
     device: Any = None
+    _repr_html_, __repr__ = facts_html, facts_text
 
     def __post_init__(self) -> None:
         places = jax.tree.leaves(self.device)
@@ -121,6 +124,7 @@ class Schedule:
     group: str | None = None
     on_paused: Callable[[], None] | None = None
     on_resumed: Callable[[], None] | None = None
+    _repr_html_, __repr__ = schedule_html, facts_text
 
     def __post_init__(self) -> None:
         checked_integer("Schedule(steps)", self.steps, least=1)

@@ -12,6 +12,7 @@ import optax
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.facts import facts_html
 from pamiq_jax.types import Metrics, Params
 
 
@@ -109,6 +110,7 @@ class Trainer[S, B](NamedTuple):
         compiled: whether a system may trace the functions; False runs them as plain Python.
         with_optimization: `(change) -> trainer` that differs in what it does with gradients, see `clip_gradients`;
             None for a trainer that does not show its gradients.
+        kind: what made it, for its text.
     """
 
     init: InitFn[S]
@@ -122,11 +124,13 @@ class Trainer[S, B](NamedTuple):
     reads: tuple[str, ...] = ()
     compiled: bool = True
     with_optimization: Callable[[Callable[[Any], Any]], Trainer[S, B]] | None = None
+    kind: str = "custom_trainer"
+    _repr_html_ = facts_html
 
     @override
     def __repr__(self) -> str:
         known = {"trains": self.trains, "reads": self.reads or None, "publishes": self.publishes}
-        facts = [f"{what}={names}" for what, names in known.items() if names is not None]
+        facts = [self.kind, *(f"{what}={names}" for what, names in known.items() if names is not None)]
         return f"Trainer({', '.join(facts + ['compiled=False'] * (not self.compiled))})"
 
 

@@ -90,7 +90,8 @@ def trainer_from_step(
         return state.replace(values=jax.tree.map(strong, values), step=state.step + 1), metrics
 
     names = None if model is None else (model,)
-    return custom_trainer(init_state, step_once, receive=receive_params, trains=names, compiled=compiled)
+    trainer = custom_trainer(init_state, step_once, receive=receive_params, trains=names, compiled=compiled)
+    return trainer._replace(kind="trainer_from_step")
 
 
 @contextlib.contextmanager

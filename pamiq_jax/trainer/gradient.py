@@ -98,7 +98,7 @@ def _build[P, B](
         return _build(loss_fn, change(optimization), trains, publishes, reads)
 
     trainer = custom_trainer(init, step, trains=trains, publishes=publishes, reads=reads)
-    return trainer._replace(with_optimization=with_optimization)
+    return trainer._replace(with_optimization=with_optimization, kind="gradient_trainer")
 
 
 def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) -> LossFn[Any, Any]:
