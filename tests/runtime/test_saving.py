@@ -177,7 +177,7 @@ def test_only_a_termination_hurries(terminations: int, tmp_path: Path, monkeypat
         saver = run._workers.saving.saver
         assert saver is not None
         monkeypatch.setattr(run._signals, "_terminations", terminations)
-        run._save_by_signal()
+        run._engine.save_by_signal()
         assert saver._is_hurried.is_set() == bool(terminations)
         monkeypatch.undo()  # while a termination is under way the handlers stay
 
