@@ -3,7 +3,7 @@
 from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not
 from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_day
 from pamiq_jax.conditions.counts import always, every_versions, min_new, min_size
-from pamiq_jax.conditions.function import as_condition, when
+from pamiq_jax.conditions.function import when
 from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
@@ -26,7 +26,6 @@ __all__ = [
     "Truth",
     "Wake",
     "always",
-    "as_condition",
     "check_satisfiable",
     "condition_html",
     "contradiction",

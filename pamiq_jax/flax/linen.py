@@ -9,8 +9,9 @@ import jax
 import optax
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
-from pamiq_jax.trainer import Trainer, TrainerState, check_arrays
+from pamiq_jax.trainer import Trainer, TrainerState
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
+from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Metrics, Params
 
 type LinenLossFn = Callable[[Params, Any, dict[str, jax.Array]], tuple[jax.Array, tuple[Params, Metrics]]]

@@ -16,7 +16,7 @@ from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.runtime.system import System
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
 from pamiq_jax.types import Params, PyTree
 
 

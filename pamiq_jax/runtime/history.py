@@ -17,7 +17,7 @@ from pamiq_jax.publishing import Snapshot
 from pamiq_jax.runtime.cards import moment_html
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainerRun
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
 from pamiq_jax.types import Params, PyTree
 
 

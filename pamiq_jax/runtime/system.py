@@ -15,7 +15,8 @@ import numpy as np
 from jax.experimental.layout import Format
 
 from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
-from pamiq_jax.conditions import Condition, always, as_condition
+from pamiq_jax.conditions import Condition, always
+from pamiq_jax.conditions.function import as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.facts import facts_html, facts_text

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen, value_difference
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
-from pamiq_jax.trainer import Drawn, Trainer, TrainerState, compile_trainer, own, unchanged
-from pamiq_jax.trainer.priorities import PRIORITIES
+from pamiq_jax.trainer import Trainer, TrainerState, compile_trainer, unchanged
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.priorities import PRIORITIES, Drawn
 from pamiq_jax.types import Params, PyTree
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import LOCAL_FILES, StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Progress
 from pamiq_jax.errors import CheckpointWriteError, WorkerError
 from pamiq_jax.runtime import saver as saver_module
