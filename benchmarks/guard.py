@@ -12,7 +12,8 @@ import optax
 
 import pamiq_jax as pj
 from benchmarks.harness import alternate, report
-from pamiq_jax.trainer import guard, own, scan_chunk
+from pamiq_jax.trainer import guard
+from pamiq_jax.trainer.compile import own, scan_chunk
 
 WIDTH, LAYERS, STEPS = 576, 3, 10
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.harness import alternate, report
 from benchmarks.peers import peer
-from pamiq_jax.data import Collector, to_device
+from pamiq_jax.data import Collector
+from pamiq_jax.data.buffer import to_device
 
 WAITING, BUFFERED, CHUNK = 4096, 10_000, 256
 IMAGE = (64, 64, 3)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pamiq_jax.checkpoint import describe_soundness, describe_states
+from pamiq_jax.checkpoint.inspection import describe_soundness, describe_states
 from pamiq_jax.doctor import describe, look
 from pamiq_jax.errors import PamiqError
 

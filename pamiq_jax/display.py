@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from pamiq_jax.types import PyTree
 
-INK, PAPER, EDGE, ACCENT, ALARM = "#1f2937", "#f3f4f6", "#9ca3af", "#ffe8a3", "#fecaca"
+INK, PAPER, EDGE, ACCENT, ALARM, WRONG = "#1f2937", "#f3f4f6", "#9ca3af", "#ffe8a3", "#fecaca", "#b91c1c"
 _LETTER, _SMALL_LETTER, _HEIGHT = 7.4, 6.4, 34
 _IS_DRAWN = contextvars.ContextVar("is_drawn", default=False)
 
@@ -132,12 +132,16 @@ class Box(NamedTuple):
         x: of its middle.
         y: of its middle.
         fill: its color.
+        edge: the color of its border.
+        is_dashed: for what is not there.
     """
 
     label: str
     x: float
     y: float
     fill: str = PAPER
+    edge: str = EDGE
+    is_dashed: bool = False
 
     @property
     def width(self) -> float:
@@ -205,9 +209,10 @@ def _box(box: Box) -> str:
             f'<text x="{box.x:.0f}" y="{y + 15 * number:.0f}" text-anchor="middle" fill="#6b7280" font-size="11">'
             f"{escape(line)}</text>"
         )
+    dash = ' stroke-dasharray="5 4"' if box.is_dashed else ""
     return (
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{box.width:.0f}" height="{box.height:.0f}" rx="8" '
-        f'fill="{box.fill}" stroke="{EDGE}"/>{lines}'
+        f'fill="{box.fill}" stroke="{box.edge}"{dash}/>{lines}'
     )
 
 

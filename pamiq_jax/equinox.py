@@ -162,4 +162,4 @@ def equinox_trainer(
             remedy = "give those; a module holds functions, which cannot be state"
             raise InvalidValueError(name, type(params), f"the module's `parts.params`: {problem}", remedy)
 
-    return partitioned_trainer(loss_of, tx, Partition(split, merge, check), model=model)
+    return partitioned_trainer(loss_of, tx, Partition(split, merge, check), model=model, kind="equinox_trainer")

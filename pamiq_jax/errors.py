@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Generator, Iterable, Sequence
-from typing import cast, override
+from typing import Any, cast, override
 
 
 @contextlib.contextmanager
@@ -32,29 +32,22 @@ def noted(note: str) -> Generator[None]:
         raise
 
 
-@contextlib.contextmanager
-def noted_captured_module() -> Generator[None]:
-    """Add the remedy to what flax raises within, when traced code changes an nnx module that it found outside.
+class PamiqError(Exception):
+    """The base of every error this library raises on purpose.
+
+    Attributes:
+        wiring: of the system that was refused, with the mistake marked: a notebook draws it. None for other errors.
 
     Example:
-        >>> with noted_captured_module():
-        ...     pass
+        >>> import pamiq_jax as pj
+        >>> try:
+        ...     pj.System({}, queues={"seen": pj.Queue()})
+        ... except PamiqError as error:
+        ...     print(error.wiring)
+        ✗ buffer 'seen' does not exist
     """
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ == "TraceContextError":  # by name: nnx takes a while to import
-            error.add_note(
-                "an nnx module made outside of the traced function is changed in it: by `nnx.update`, by being in "
-                "training mode, or by an attribute that is set. Take it apart outside, `parts = "
-                "pamiq_jax.flax.split_module(module)`, and call `parts.apply(params, ...)` with the parameters that "
-                "are given, or train it with nnx_trainer; what is to be remembered goes into the carry"
-            )
-        raise
 
-
-class PamiqError(Exception):
-    """The base of every error this library raises on purpose."""
+    wiring: Any = None
 
 
 class InvalidTransitionError(PamiqError, RuntimeError):
@@ -91,6 +84,10 @@ class InvalidValueError(PamiqError, ValueError):
 class UnknownNameError(PamiqError, KeyError):
     """A model, buffer or trainer of this name does not exist in the system.
 
+    Attributes:
+        kind: what was looked for.
+        unknown_name: the name that was given.
+
     Args:
         kind: what was looked for: "model", "buffer", "trainer".
         name: the name that was given.
@@ -100,6 +97,7 @@ class UnknownNameError(PamiqError, KeyError):
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[object], where: str = "", remedy: str = "") -> None:
+        self.kind, self.unknown_name = kind, name
         asker = f"{where}: " if where else ""
         names = ", ".join(sorted(repr(known_name) for known_name in known)) or "none"
         self._message = f"{asker}no {kind} is named {name!r}; known: {names}" + (f"; {remedy}" if remedy else "")

@@ -14,11 +14,13 @@ import numpy as np
 import optax
 import pytest
 
-from pamiq_jax.data import Collector, ring_buffer, to_device
+from pamiq_jax.data import Collector, ring_buffer
+from pamiq_jax.data.buffer import to_device
 from pamiq_jax.errors import PublishMismatchError
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.testing import check_trainer
-from pamiq_jax.trainer import Trainer, TrainerPrograms, buffer_pointers, compile_trainer, gradient_trainer, own
+from pamiq_jax.trainer import Trainer, TrainerPrograms, buffer_pointers, compile_trainer, gradient_trainer
+from pamiq_jax.trainer.compile import own
 
 BATCH = jnp.arange(4.0)
 KEY = jax.random.key(0)

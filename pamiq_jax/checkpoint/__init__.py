@@ -1,7 +1,5 @@
 """Checkpoints: states that are written whole or not at all, and only what is new in them."""
 
-from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
-from pamiq_jax.checkpoint.inspection import describe_soundness, describe_states
 from pamiq_jax.checkpoint.manifest import StateInfo
 from pamiq_jax.checkpoint.matching import MatchReport, match, named_leaves
 from pamiq_jax.checkpoint.pruning import PruneReport
@@ -10,8 +8,6 @@ from pamiq_jax.checkpoint.store import StateStore
 from pamiq_jax.checkpoint.verification import StateReport
 
 __all__ = [
-    "LOCAL_FILES",
-    "Files",
     "MatchReport",
     "PruneReport",
     "Retention",
@@ -20,8 +16,6 @@ __all__ = [
     "StateStore",
     "any_of",
     "best",
-    "describe_soundness",
-    "describe_states",
     "every_nth",
     "latest_n",
     "match",

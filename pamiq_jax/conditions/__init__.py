@@ -3,12 +3,12 @@
 from pamiq_jax.conditions.base import All, Any, Condition, ConditionFn, ConditionLike, Not
 from pamiq_jax.conditions.clock import every_seconds, fresh, max_duty, time_of_day
 from pamiq_jax.conditions.counts import always, every_versions, min_new, min_size
-from pamiq_jax.conditions.function import as_condition, when
+from pamiq_jax.conditions.function import when
 from pamiq_jax.conditions.migration import MigratedArguments, migrated
 from pamiq_jax.conditions.progress import Count, Decision, Progress, Spans, Truth, Wake, first_change
 from pamiq_jax.conditions.ratio import samples_per_insert
 from pamiq_jax.conditions.satisfiable import check_satisfiable, contradiction
-from pamiq_jax.conditions.view import Term, terms
+from pamiq_jax.conditions.view import Term, condition_html, terms
 
 __all__ = [
     "All",
@@ -26,8 +26,8 @@ __all__ = [
     "Truth",
     "Wake",
     "always",
-    "as_condition",
     "check_satisfiable",
+    "condition_html",
     "contradiction",
     "every_seconds",
     "every_versions",

@@ -86,6 +86,11 @@ class Condition(ABC):
         """Return what this asks of which quantities: it holds just when all of them lie there; None if not known."""
         return None
 
+    def _repr_html_(self) -> str:
+        from pamiq_jax.conditions.view import condition_html  # which takes the classes below apart
+
+        return condition_html(self)
+
     def __and__(self, other: ConditionLike) -> Condition:
         return All.of(self, other) if callable(other) else NotImplemented
 

@@ -1,11 +1,9 @@
 """Where records go: a collector between the threads, and buffers as pure functions."""
 
-from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes, record_of, record_spec, to_device
+from pamiq_jax.data.buffer import Buffer, Chunk, Placement, Record, buffer_bytes, record_of
 from pamiq_jax.data.collector import Collector, CollectorCounts, Overflow
 from pamiq_jax.data.describe import describe_buffer
-from pamiq_jax.data.mix import MixFn, mix_samples, mixed_buffer, mixed_shares
-from pamiq_jax.data.pending import PendingRecords
-from pamiq_jax.data.permutation import permuted_index
+from pamiq_jax.data.mix import MixFn, mix_samples, mixed_buffer
 from pamiq_jax.data.prioritized import PrioritizedBatch, PrioritizedState, prioritized_buffer
 from pamiq_jax.data.reservoir import ReservoirState, reservoir_buffer
 from pamiq_jax.data.ring import RingState, Sampling, ring_buffer
@@ -21,7 +19,6 @@ __all__ = [
     "CollectorCounts",
     "MixFn",
     "Overflow",
-    "PendingRecords",
     "Placement",
     "PrioritizedBatch",
     "PrioritizedState",
@@ -35,14 +32,10 @@ __all__ = [
     "describe_buffer",
     "mix_samples",
     "mixed_buffer",
-    "mixed_shares",
-    "permuted_index",
     "prioritized_buffer",
     "record_of",
-    "record_spec",
     "reservoir_buffer",
     "ring_buffer",
     "rollout_buffer",
     "sequence_buffer",
-    "to_device",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pamiq_jax.errors import RecordMismatchError
+from pamiq_jax.facts import facts_html
 from pamiq_jax.trees import leaf_names, nbytes, spec_of
 from pamiq_jax.types import PyTree
 
@@ -176,6 +177,7 @@ class Buffer[S, X, R](NamedTuple):
     goes_on: bool = False
     keeps_all: bool = False
     kind: str = "Buffer"
+    _repr_html_ = facts_html
 
     @override
     def __repr__(self) -> str:

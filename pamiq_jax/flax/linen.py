@@ -10,8 +10,9 @@ import optax
 from flax.core import FrozenDict, freeze, unfreeze
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
-from pamiq_jax.trainer import Trainer, TrainerState, check_arrays
+from pamiq_jax.trainer import Trainer, TrainerState
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
+from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Metrics, Params
 
 type LinenLossFn = Callable[[Params, Any, dict[str, jax.Array]], tuple[jax.Array, tuple[Params, Metrics]]]
@@ -73,7 +74,7 @@ def linen_trainer(
             ) from None
         return loss, (_updated(variables, updates), metrics)
 
-    return partitioned_trainer(loss_of, tx, Partition(_split, _merge, _check), model=model)
+    return partitioned_trainer(loss_of, tx, Partition(_split, _merge, _check), model=model, kind="linen_trainer")
 
 
 def _split(variables: Params) -> tuple[Params, Params]:

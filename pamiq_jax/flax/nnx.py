@@ -14,8 +14,9 @@ from jax.extend.core import Var
 from pamiq_jax import trees
 from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, MutatedModuleError, StepStructureError
-from pamiq_jax.trainer import Trainer, TrainerState, check_arrays
+from pamiq_jax.trainer import Trainer, TrainerState
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
+from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Params
 
 type NnxLossFn = Callable[[Any, Any], Any]
@@ -153,7 +154,7 @@ def nnx_trainer(
         if (problem := trees.difference(parts.params, params)) is not None:
             raise InvalidValueError(name, type(params), f"the module's `parts.params`: {problem}", "give those")
 
-    return partitioned_trainer(loss_of, tx, Partition(split, nnx.merge_state, check), model=model)
+    return partitioned_trainer(loss_of, tx, Partition(split, nnx.merge_state, check), model=model, kind="nnx_trainer")
 
 
 def _is_independent(function: Callable[[Any], Any], rngs: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, override
 
 import jax
 
+from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.types import Params
 
 
@@ -86,6 +87,7 @@ class Snapshot(NamedTuple):
     step: int
     params: Mapping[str, Params]
     published_at: float
+    _repr_html_, __repr__ = facts_html, facts_text
 
     @staticmethod
     def of(params: Mapping[str, Params], *, step: int = 0, published_at: float = 0.0) -> Snapshot:

@@ -1,6 +1,5 @@
 """Recordings: what the threads of a live run decided and learned from, as a log that only grows."""
 
-from pamiq_jax.recording.log import LogWriter, read_log
 from pamiq_jax.recording.reader import Recording, TickEntry
 
-__all__ = ["LogWriter", "Recording", "TickEntry", "read_log"]
+__all__ = ["Recording", "TickEntry"]

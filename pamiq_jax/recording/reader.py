@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from pamiq_jax.checkpoint.matching import match
-from pamiq_jax.data import Record, record_of, record_spec
+from pamiq_jax.data import Record, record_of
+from pamiq_jax.data.buffer import record_spec
 from pamiq_jax.errors import RecordingError, UnknownNameError
 from pamiq_jax.recording.entries import FORMS, Begin, Drain, Tick, drains_together, text_rows, ticks_of
 from pamiq_jax.recording.log import read_log

@@ -16,13 +16,13 @@ from pamiq_jax.errors import (
     RecordMismatchError,
     StepStructureError,
     UnknownNameError,
-    noted_captured_module,
 )
 from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.runtime.system import System
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.step_modules import noted_captured_module
 from pamiq_jax.types import Params, PyTree
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
+from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.types import Params, PyTree
 
 
@@ -59,6 +60,7 @@ class Agent[C](NamedTuple):
     act: ActFn[C]
     init: CarryFn[C] = _no_carry
     resets_on: str | None = None
+    _repr_html_, __repr__ = facts_html, facts_text
 
 
 @runtime_checkable

@@ -12,8 +12,8 @@ from pamiq_jax.data import Buffer, PrioritizedBatch, Record
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.runtime.state import BufferRun, TrainerRun
 from pamiq_jax.runtime.system import Schedule, System
-from pamiq_jax.trainer import Drawn, RecordPriorities, SampleFn, Trainer, TrainerPrograms, compile_trainer
-from pamiq_jax.trainer.priorities import PRIORITIES, split_drawn
+from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer
+from pamiq_jax.trainer.priorities import PRIORITIES, Drawn, RecordPriorities, split_drawn
 from pamiq_jax.types import PyTree
 
 type UpdateFn = Callable[[PyTree, RecordPriorities], PyTree]

@@ -96,22 +96,22 @@ def _check_models(system: System, name: str) -> None:
     trainer, where = system.trainers[name].trainer, f"trainer {name!r}"
     for model in trainer.trains or ():
         if not system.models[model].train:
-            raise InvalidValueError(f"Model {model!r} train", False, f"True, since {where} trains it")
+            raise InvalidValueError(f"model {model!r} train", False, f"True, since {where} trains it")
     for model in trainer.publishes or ():
         is_asked_for = model not in (trainer.trains or ()) or trainer.publishes != trainer.trains
         if is_asked_for and not system.models[model].infer:
-            raise InvalidValueError(f"Model {model!r} infer", False, f"True, since {where} publishes it")
+            raise InvalidValueError(f"model {model!r} infer", False, f"True, since {where} publishes it")
     for model in system.made_by(name):
         if not system.models[model].train:
             expected = f"True, since {where} publishes new versions of it"
-            raise InvalidValueError(f"Model {model!r} train", False, expected)
+            raise InvalidValueError(f"model {model!r} train", False, expected)
         makers = [other for other in system.trainers if model in {*system.trained_by(other), *system.made_by(other)}]
         if others := [other for other in makers if other != name]:
             expected = f"only models that no other trainer makes: {model!r} is that of {others[0]!r} too"
             raise InvalidValueError(f"{where} publishes", model, expected, "give one of the two another model")
         if system.models[model].dtype is not None and model in system.handed_on:
             expected = f"None, since another trainer reads what {where} publishes"
-            raise InvalidValueError(f"Model {model!r} dtype", system.models[model].dtype, expected)
+            raise InvalidValueError(f"model {model!r} dtype", system.models[model].dtype, expected)
     for model in trainer.reads:
         if model in (trainer.trains or ()):
             raise InvalidValueError(f"{where} reads", model, "models that it does not train itself")
@@ -137,7 +137,7 @@ def _check_order(system: System) -> None:
     try:
         graphlib.TopologicalSorter({name: schedule.after for name, schedule in system.trainers.items()}).prepare()
     except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
+        circle = " -> ".join(f"trainer {name!r}" for name in error.args[1])
         raise InvalidValueError(
             "Schedule(after)",
             circle,

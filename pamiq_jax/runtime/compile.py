@@ -12,7 +12,8 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.conditions import Progress
-from pamiq_jax.data import Buffer, Chunk, record_of, record_spec, to_device
+from pamiq_jax.data import Buffer, Chunk, record_of
+from pamiq_jax.data.buffer import record_spec, to_device
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, noted
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
@@ -22,7 +23,9 @@ from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.programs import Compiled, Programs
 from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, TrainerRun
 from pamiq_jax.runtime.system import Model, System
-from pamiq_jax.trainer import TrainerPrograms, own, skip_reader
+from pamiq_jax.trainer import TrainerPrograms
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.guard import skip_reader
 from pamiq_jax.trainer.step_donation import copied
 from pamiq_jax.types import Params, PyTree
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, override
 import jax
 import jax.numpy as jnp
 
-from pamiq_jax.data import Collector, record_of, record_spec
+from pamiq_jax.data import Collector, record_of
+from pamiq_jax.data.buffer import record_spec
 from pamiq_jax.display import escape
 from pamiq_jax.runtime.acting import acting_program, first_actor
 from pamiq_jax.runtime.batches import sample_function

@@ -14,9 +14,10 @@ from pamiq_jax.arguments import checked_integer
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
+from pamiq_jax.runtime.cards import moment_html
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainerRun
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
 from pamiq_jax.types import Params, PyTree
 
 
@@ -34,6 +35,8 @@ class Moment(NamedTuple):
     snapshot: Snapshot
     trainers: Mapping[str, TrainerRun]
     models: Mapping[str, Params]
+
+    _repr_html_ = moment_html
 
     @override
     def __repr__(self) -> str:

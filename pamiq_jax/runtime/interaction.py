@@ -8,6 +8,7 @@ from typing import Any
 
 from pamiq_jax.arguments import checked_positive
 from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.runtime.agent import Agent, PythonAgent
 from pamiq_jax.runtime.environment import Environment
 from pamiq_jax.types import PyTree
@@ -64,6 +65,7 @@ class Interaction:
     deadline_seconds: float | None = None
     on_paused: Callable[[], None] | None = None
     on_resumed: Callable[[], None] | None = None
+    _repr_html_, __repr__ = facts_html, facts_text
 
     def __post_init__(self) -> None:
         self._check_agent()

@@ -11,6 +11,7 @@ from pamiq_jax.checkpoint import Retention, latest_n
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
+from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.on_signal import parted
@@ -49,7 +50,9 @@ def launch(
     """Start a system in threads of its own and return a handle at once.
 
     Compiling begins in the background; the agent starts to act when all is compiled. What is compiled is kept in
-    `~/.cache/pamiq_jax` for the next start, unless JAX's settings name another place or switch its cache off.
+    `~/.cache/pamiq_jax` for the next start, unless JAX's settings name another place or switch its cache off. Keep the
+    handle: a system whose handle nobody holds is stopped. `with launch(...) as run:` keeps it, and stops the system in
+    the end.
 
     Args:
         system: what to run.
@@ -124,7 +127,7 @@ def launch(
         saving = SavingOptions(origin, latest_n(3) if keep is None else keep, policy.condition)
         observers = Observers(on_metrics, on_interaction, on_transition, record, history)
         watching = Watching(deadlines, policy.signals, faults)
-        return Run(
+        engine = Engine(
             system,
             RealClock(time_scale),
             lock=lock,
@@ -134,6 +137,7 @@ def launch(
             saving=saving,
             watching=watching,
         )
+        return Run(system, engine)
     except BaseException:
         if lock is not None:
             lock.release()

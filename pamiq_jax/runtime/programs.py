@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pamiq_jax.data import Chunk, Collector, Record, record_of, record_spec
+from pamiq_jax.data import Chunk, Collector, Record, record_of
+from pamiq_jax.data.buffer import record_spec
 from pamiq_jax.publishing import SnapshotStore
 from pamiq_jax.runtime.acting import Acting
 from pamiq_jax.runtime.batches import UpdateFn

@@ -270,7 +270,9 @@ class Recorder:
     # Called by whoever ends the run.
 
     def close(self, acted: Mapping[str, int], timeout: float) -> bool:
-        """Write what waits and the end, and return whether that was done in time. All other threads have ended.
+        """Write what waits and the end, and return whether that was done in time. The workers' threads have ended.
+
+        Called again, it only waits.
 
         Args:
             acted: how often each interaction has ticked.
@@ -278,6 +280,12 @@ class Recorder:
         """
         if self._thread is None:
             return True
+        if not self._is_closed:
+            self._end(acted)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _end(self, acted: Mapping[str, int]) -> None:
         rest = [
             self._drain(name, Chunk(pending.records, counts.pending))
             for name, (pending, counts) in collected(self._collectors).items()
@@ -286,8 +294,6 @@ class Recorder:
         with self._changed:
             self._acted, self._rest, self._is_closed = dict(acted), rest, True
             self._changed.notify()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     # The writer's own thread.
 

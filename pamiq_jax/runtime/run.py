@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,108 +11,45 @@ from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError, QuarantinedError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
-from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.control import ENDED, ENDING, STARTING, Control
+from pamiq_jax.runtime.control import ENDED, ENDING
+from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
-from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.handle import TrainerHandles
-from pamiq_jax.runtime.history import History, Moment
-from pamiq_jax.runtime.inferring import inference_thread
-from pamiq_jax.runtime.options import Observers, Watching
-from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
-from pamiq_jax.runtime.recorder import Recorder
+from pamiq_jax.runtime.history import Moment
 from pamiq_jax.runtime.reporting import current_status
-from pamiq_jax.runtime.rows import MetricRows
-from pamiq_jax.runtime.saving import Restored, SavingOptions
-from pamiq_jax.runtime.signals import TerminationSignals, gives_way
+from pamiq_jax.runtime.saving import Restored
+from pamiq_jax.runtime.signals import gives_way
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status, WaitResult
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.view import run_html
-from pamiq_jax.runtime.watchdog import Watchdog
-from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.types import PyTree
 
 
 class Run:
     """A launched system. Use it as a context manager, or call `stop` in the end.
 
-    All methods may be called from any thread but the system's own.
+    All methods may be called from any thread but the system's own. A system whose run nobody holds any more is
+    stopped, with a warning in the log.
+
+    Args:
+        system: what was launched.
+        engine: its threads.
 
     Attributes:
         system: what was launched.
         trainers: a `TrainerHandle` for each trainer, by name.
     """
 
-    def __init__(
-        self,
-        system: System,
-        clock: RealClock,
-        *,
-        lock: DirectoryLock | None,
-        seed: int,
-        strict: bool,
-        observers: Observers,
-        saving: SavingOptions,
-        watching: Watching,
-    ) -> None:
-        self.system = system
-        self._lock = lock
-        self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signals)
-        names = (TRAINING, *map(inference_thread, system.interactions))
-        self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
-        directory: Path | None = None if lock is None else lock.directory
-        path = None if directory is None else directory / "metrics.jsonl"
-        self._rows = MetricRows(path, observers.on_metrics, self._reporting("pamiq-metrics"))
-        self._recorder: Recorder | None = None
-        if observers.record and directory is not None:
-            self._recorder = Recorder(directory, seed, self._reporting("pamiq-recorder"))
-            self._control.subscribe(self._recorder.noted)
-        self._workers = Workers(
-            system,
-            seed=seed,
-            strict=strict,
-            clock=clock,
-            control=self._control,
-            rows=self._rows,
-            on_interaction=observers.on_interaction,
-            saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed),
-            recorder=self._recorder,
-            faults=watching.faults,
-            history=History(observers.history),
-        )
-        self._watchdog = Watchdog(self._control, clock, watching.deadlines)
+    def __init__(self, system: System, engine: Engine) -> None:
+        self.system, self._engine = system, engine
+        self._control, self._workers = engine.control, engine.workers
+        self._signals = engine.signals
         self.trainers = TrainerHandles(self._workers, system.trainers)
-        targets = {TRAINING: self._workers.train, **self._workers.inference_targets()}
-        self._threads = [threading.Thread(target=targets[name], name=name, daemon=True) for name in names]
-        self._has_stopped = False
-        self._stopping = threading.Lock()
-        SwitchInterval.shorten()
-        # Threads that call JAX while the interpreter goes down can crash it.
-        atexit.register(self.stop)
-        for thread in (*self._threads, self._watchdog):
-            thread.start()
-        if lock is not None:
-            self._signals.install()
-
-    @property
-    def _save_for_signal(self) -> Callable[[], Any] | None:
-        """What SIGTERM and `on_signal` save with; None for a run without a directory, which cannot save."""
-        return None if self._lock is None else self._save_by_signal
-
-    def _save_by_signal(self) -> None:
-        if self._signals.is_terminating:  # whoever has sent it does not wait for long
-            self._workers.saving.hurry()
-        self.save()
-
-    def _reporting(self, thread: str) -> Callable[[Exception], None]:
-        return lambda error: self._control.report_error(worker_error(thread, error))
-
-    def _save_freed(self) -> None:
-        self._control.post(TRAINING, self._workers.save_now)
+        engine.stop_without(self)
 
     def _repr_html_(self) -> str:
-        return run_html(self.status)
+        return run_html(self.status, self._workers)
 
     def __enter__(self) -> Self:
         return self
@@ -166,13 +99,8 @@ class Run:
             WorkerError: compiling, or restoring a state, failed.
             TimeoutError: it takes longer.
         """
-        control = self._control
-        if self._workers.ready is not None and control.phase not in STARTING:
-            return  # a worker's later failure is for `wait` to raise
         with self._stopped_by_interrupt():
-            is_ready = control.wait(timeout, lambda: control.phase not in STARTING)
-        if not is_ready:
-            raise TimeoutError(f"the system was not ready within {timeout} seconds; it is {self._control.phase}")
+            self._engine.wait_until_ready(timeout)
 
     @gives_way
     def wait_for_version(self, version: int, timeout: float) -> Snapshot:
@@ -261,16 +189,7 @@ class Run:
             True
         """
         self.wait_until_ready()
-        saver = self._workers.saving.saver
-        if saver is None:
-            raise InvalidValueError("launch(directory)", None, "a directory, for states to be saved in")
-        future = saver.ask()
-        if not self._control.post(TRAINING, self._workers.save_now):
-            raise TimeoutError(f"the training thread has ended; nothing was saved. The system is {self._control.phase}")
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            raise TimeoutError(f"no state was saved within {timeout} seconds; see run.status.saves") from None
+        return self._engine.save(timeout)
 
     @property
     def restored(self) -> Restored | None:
@@ -287,39 +206,7 @@ class Run:
         Raises:
             TimeoutError: a thread is in a tick that does not end.
         """
-        with self._stopping:  # whoever comes second waits until it is done
-            if not self._has_stopped:
-                self._stop(timeout)
-        self._signals.restore()  # also if another thread has stopped it, which cannot
-
-    def _stop(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-
-        def rest() -> float:
-            return max(0.0, deadline - time.monotonic())
-
-        self._control.send(SystemEvent.STOP)
-        for thread in self._threads:
-            thread.join(rest())
-        late = [thread.name for thread in self._threads if thread.is_alive()]
-        closing = {
-            "pamiq-metrics": self._rows.close,
-            "pamiq-watchdog": self._watchdog.close,
-            "pamiq-saver": self._workers.saving.close,
-            "pamiq-recorder": self._workers.close_recorder,
-        }
-        for name, close in closing.items():
-            if not late and not close(rest()):
-                late = [name]
-        if late:
-            raise TimeoutError(
-                f"{', '.join(late)} did not end within {timeout} seconds; call stop again to wait longer"
-            )
-        self._has_stopped = True
-        SwitchInterval.restore()
-        atexit.unregister(self.stop)
-        if self._lock is not None:
-            self._lock.release()
+        self._engine.stop(timeout)
 
     # Looking, and bringing data.
 
@@ -396,4 +283,4 @@ class Run:
     @property
     def status(self) -> Status:
         """What the system is doing, as of now. Never waits."""
-        return current_status(self._workers, self._rows, self._watchdog)
+        return current_status(self._workers, self._engine.rows, self._engine.watchdog)

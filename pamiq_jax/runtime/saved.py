@@ -9,7 +9,8 @@ import numpy as np
 
 from pamiq_jax.checkpoint import MatchReport, match, named_leaves
 from pamiq_jax.conditions import Progress
-from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
+from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.errors import StateMismatchError, UnknownSchemaError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot

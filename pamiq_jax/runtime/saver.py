@@ -20,7 +20,8 @@ import numpy as np
 
 from pamiq_jax.checkpoint import Retention, StateInfo, StateStore
 from pamiq_jax.conditions import Condition, Decision, Progress, Wake
-from pamiq_jax.data import Collector, CollectorCounts, PendingRecords
+from pamiq_jax.data import Collector, CollectorCounts
+from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saved import Cut, collected, stored_value

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pamiq_jax.arguments import checked_names
-from pamiq_jax.checkpoint import LOCAL_FILES, MatchReport, Retention, StateInfo, StateStore
+from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
+from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.errors import CheckpointNotFoundError, DirectoryHasStatesError, InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.clock import Clock

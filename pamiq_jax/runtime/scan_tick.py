@@ -14,7 +14,7 @@ from pamiq_jax import trees
 from pamiq_jax.conditions import Condition, Progress
 from pamiq_jax.data import Record
 from pamiq_jax.errors import RecordMismatchError
-from pamiq_jax.publishing import all_finite
+from pamiq_jax.publishing.finite import all_finite
 from pamiq_jax.runtime.acting import acting_function
 from pamiq_jax.runtime.agent import Agent
 from pamiq_jax.runtime.batches import sample_function
@@ -32,7 +32,8 @@ from pamiq_jax.runtime.scan_state import (
 )
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.runtime.train import with_newest
-from pamiq_jax.trainer import needs_rollback, scan_chunk
+from pamiq_jax.trainer import needs_rollback
+from pamiq_jax.trainer.compile import scan_chunk
 from pamiq_jax.trainer.priorities import take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 

@@ -50,7 +50,8 @@ from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import drain
 from pamiq_jax.runtime.worlds import save_world
-from pamiq_jax.trainer import own, skip_reader
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.guard import skip_reader
 from pamiq_jax.types import Metrics
 
 

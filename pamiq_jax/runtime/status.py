@@ -10,6 +10,7 @@ from typing import NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
+from pamiq_jax.runtime.cards import status_html
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.rows import floats
@@ -187,6 +188,9 @@ class Status(NamedTuple):
     buffers: Mapping[str, BufferStatus] = MappingProxyType({})
     stuck: tuple[Stuck, ...] = ()
     recording: RecordingStatus | None = None
+
+    def _repr_html_(self) -> str:
+        return status_html(self)
 
     @property
     def inference(self) -> InferenceStatus:

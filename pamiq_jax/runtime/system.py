@@ -15,12 +15,16 @@ import numpy as np
 from jax.experimental.layout import Format
 
 from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
-from pamiq_jax.conditions import Condition, always, as_condition
+from pamiq_jax.conditions import Condition, always
+from pamiq_jax.conditions.function import as_condition
 from pamiq_jax.data import Buffer, Record
 from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.facts import facts_html, facts_text
+from pamiq_jax.runtime.cards import schedule_html
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.wiring import wiring
-from pamiq_jax.trainer import Trainer, check_arrays
+from pamiq_jax.trainer import Trainer
+from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Params, PyTree
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ class Model:
     train: bool = True
     dtype: Any = None
     device: Any = None
+    _repr_html_, __repr__ = facts_html, facts_text
 
     def __post_init__(self) -> None:
         check_arrays("Model(params)", self.params)
@@ -125,6 +130,7 @@ class Schedule:
     on_paused: Callable[[], None] | None = None
     on_resumed: Callable[[], None] | None = None
     chunk_reason: str = ""
+    _repr_html_, __repr__ = schedule_html, facts_text
 
     def __post_init__(self) -> None:
         checked_integer("Schedule(steps)", self.steps, least=1)
@@ -218,7 +224,8 @@ class Queue:
 class System:
     """Models, buffers, trainers and agents: everything that `launch` and `run_lockstep` need.
 
-    A system is a value: nothing runs, and nothing in it changes when it is run.
+    A system is a value: nothing runs, and nothing in it changes when it is run. What is refused says so with its
+    wiring; in a notebook, `except PamiqError as error: display(error.wiring)` draws it with the mistake marked.
 
     Args:
         models: by name.
@@ -248,7 +255,9 @@ class System:
             check_system(self)
         except Exception as error:
             with contextlib.suppress(Exception):  # what cannot be drawn either is said by the error itself
-                error.add_note(f"the wiring:\n{wiring(self)}")
+                drawn = wiring(self, error)
+                error.add_note(f"the wiring:\n{drawn}")
+                cast(Any, error).wiring = drawn
             raise
 
     @override

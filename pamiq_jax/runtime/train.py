@@ -21,8 +21,9 @@ from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run,
 from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, held_buffers, progress
 from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
 from pamiq_jax.runtime.system import Schedule
-from pamiq_jax.trainer import RecordPriorities, TrainerPrograms, check_alive, check_not_donated
-from pamiq_jax.trainer.priorities import PRIORITIES, take_priorities
+from pamiq_jax.trainer import TrainerPrograms, check_not_donated
+from pamiq_jax.trainer.donation import check_alive
+from pamiq_jax.trainer.priorities import PRIORITIES, RecordPriorities, take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from pamiq_jax.checkpoint import Files
+from pamiq_jax.checkpoint.files import Files
 
 _REST_SECONDS = 0.005
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, override
 
-from pamiq_jax.display import ALARM, PAPER, Arrow, Box, drawing, escape, numbers
+from pamiq_jax.display import ALARM, EDGE, PAPER, WRONG, Arrow, Box, drawing, escape, numbers
+from pamiq_jax.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from pamiq_jax.runtime.interaction import Interaction
@@ -59,12 +60,16 @@ class Wiring(NamedTuple):
         wires: between them.
         unknown: parts that are named and do not exist.
         notes: what is allowed and seldom meant.
+        wrong: parts that the mistake is about, where the system was refused.
+        mistake: what is wrong with them; "" if nothing is.
     """
 
     parts: Mapping[Part, str]
     wires: tuple[Wire, ...]
     unknown: tuple[Part, ...]
     notes: tuple[str, ...]
+    wrong: tuple[Part, ...] = ()
+    mistake: str = ""
 
     @override
     def __str__(self) -> str:
@@ -73,9 +78,10 @@ class Wiring(NamedTuple):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def html(self) -> str:
-        """Return the diagram with the notes below it."""
+        """Return the diagram with the mistake and the notes below it."""
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return self.svg() + (f"<ul>{notes}</ul>" if notes else "")
+        mistake = f"<p><b>✗</b> {escape(self.mistake)}</p>" if self.mistake else ""
+        return self.svg() + mistake + (f"<ul>{notes}</ul>" if notes else "")
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -83,11 +89,13 @@ class Wiring(NamedTuple):
     def mermaid(self) -> str:
         """Return the text of a Mermaid flowchart."""
         names = {part: f"{part.kind}{number}" for number, part in enumerate([*self.parts, *self.unknown])}
-        lines = [f'{name}["{part.name}<br/>{self._words(part)}"]' for part, name in names.items()]
+        lines = [f'{name}["{_text(part.name)}<br/>{_text(self._words(part))}"]' for part, name in names.items()]
         for wire in self.wires:
             arrow = "-.->" if wire.is_look else "-->"
-            lines.append(f'{names[wire.source]} {arrow}|"{wire.label}"| {names[wire.target]}')
-        lines += [f"style {names[part]} fill:{ALARM}" for part in self.unknown]
+            lines.append(f'{names[wire.source]} {arrow}|"{_text(wire.label)}"| {names[wire.target]}')
+        lines += [f"style {names[part]} stroke:{WRONG}" for part in self.wrong if part not in self.unknown]
+        missing = f"fill:{ALARM},stroke:{WRONG},stroke-dasharray:5 4"
+        lines += [f"style {names[part]} {missing}" for part in self.unknown]
         return "flowchart LR\n" + "".join(f"    {line}\n" for line in lines)
 
     def svg(self) -> str:
@@ -96,16 +104,20 @@ class Wiring(NamedTuple):
         left = 20.0
         for kind in _KINDS:
             column = [part for part in [*self.parts, *self.unknown] if part.kind == kind]
-            fills = [ALARM if part in self.unknown else _FILLS[kind] for part in column]
             labels = [f"{part.name}\n{self._words(part)}" for part in column]
             width = max((Box(label, 0, 0).width for label in labels), default=0.0)
-            for row, (part, label, fill) in enumerate(zip(column, labels, fills, strict=True)):
-                boxes[str(part)] = Box(label, left + width / 2, 50 + _ROW * row, fill)
+            for row, (part, label) in enumerate(zip(column, labels, strict=True)):
+                boxes[str(part)] = self._box(part, label, left + width / 2, 50 + _ROW * row)
             left += width + _GAP * bool(column)
         lowest = max((box.y for box in boxes.values()), default=0.0)
         arrows = [self._arrow(wire, boxes, lowest) for wire in self.wires]
         missing = ", ".join(f"{part} does not exist" for part in self.unknown)
         return drawing(boxes, arrows, missing or "interactions, buffers, trainers, models; dashed: acts with, or reads")
+
+    def _box(self, part: Part, label: str, x: float, y: float) -> Box:
+        if part in self.unknown:
+            return Box(label, x, y, ALARM, WRONG, is_dashed=True)
+        return Box(label, x, y, _FILLS[part.kind], WRONG if part in self.wrong else EDGE)
 
     def _arrow(self, wire: Wire, boxes: Mapping[str, Box], lowest: float) -> Arrow:
         source, target = boxes[str(wire.source)], boxes[str(wire.target)]
@@ -121,17 +133,37 @@ class Wiring(NamedTuple):
         return "does not exist" if part in self.unknown else self.parts[part]
 
 
-def wiring(system: System) -> Wiring:
+def _text(words: str) -> str:
+    """Return text as a Mermaid label in quotes takes it: what would end or format it is written as a number."""
+    return "".join(f"#{ord(letter)};" if letter in '"#&<>`\n' else letter for letter in words)
+
+
+def wiring(system: System, mistake: Exception | None = None) -> Wiring:
     """Return how the parts of a system hang together, whether they fit or not. Nothing is compiled.
 
     Args:
         system: the system, or what was to become one.
+        mistake: why it was refused. The parts that it names are marked, and the order of trainers is drawn too.
     """
     parts = dict(_parts(system))
     wires = tuple(_wires(system))
+    if mistake is not None:
+        wires += tuple(_order(system))
     ends = [end for wire in wires for end in (wire.source, wire.target)]
+    if isinstance(mistake, UnknownNameError) and mistake.kind in _KINDS:
+        ends.append(Part(mistake.kind, str(mistake.unknown_name)))
     unknown = tuple(dict.fromkeys(end for end in ends if end not in parts))
-    return Wiring(parts, wires, unknown, tuple(_notes(system, wires)) if not unknown else ())
+    if mistake is None:
+        return Wiring(parts, wires, unknown, tuple(_notes(system, wires)) if not unknown else ())
+    text = str(mistake)
+    wrong = tuple(part for part in [*parts, *unknown] if str(part) in text or part in unknown)
+    return Wiring(parts, wires, unknown, (), wrong, text)
+
+
+def _order(system: System) -> Iterator[Wire]:
+    for name, schedule in system.trainers.items():
+        for other in schedule.after:
+            yield Wire(Part("trainer", other), Part("trainer", name), "goes first")
 
 
 def _parts(system: System) -> Iterator[tuple[Part, str]]:

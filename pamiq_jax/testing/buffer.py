@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax.data import Buffer, record_spec
+from pamiq_jax.data import Buffer
+from pamiq_jax.data.buffer import record_spec
 from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, frozen, value_difference
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
 from pamiq_jax.trees import difference
 from pamiq_jax.types import PyTree
 

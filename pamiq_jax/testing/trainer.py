@@ -13,8 +13,9 @@ from pamiq_jax.errors import ContractError
 from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen
 from pamiq_jax.testing.functions import check_kept, check_pure, check_traced, promised, require
 from pamiq_jax.testing.rounding import difference_beyond_rounding, spread_of
-from pamiq_jax.trainer import Drawn, Trainer, TrainerState, compile_trainer, own, unchanged
-from pamiq_jax.trainer.priorities import PRIORITIES
+from pamiq_jax.trainer import Trainer, TrainerState, compile_trainer, unchanged
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.priorities import PRIORITIES, Drawn
 from pamiq_jax.types import Params, PyTree
 
 

@@ -17,22 +17,13 @@ from pamiq_jax.trainer.base import (
     unchanged,
 )
 from pamiq_jax.trainer.clip import clip_gradients
-from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, check_step, compile_trainer, own, scan_chunk
-from pamiq_jax.trainer.donation import (
-    DonationPlan,
-    DonationRow,
-    buffer_pointers,
-    check_alive,
-    check_not_donated,
-    explain_donation,
-    models_of,
-)
+from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, compile_trainer
+from pamiq_jax.trainer.donation import DonationPlan, DonationRow, buffer_pointers, check_not_donated, explain_donation
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.evaluated import EvaluateFn, publish_evaluated
-from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.from_step import trainer_from_step
 from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
-from pamiq_jax.trainer.guard import GuardedState, guard, needs_rollback, skip_reader
+from pamiq_jax.trainer.guard import GuardedState, guard, needs_rollback
 from pamiq_jax.trainer.hyperparameters import (
     HyperparameterState,
     get_hyperparameters,
@@ -41,10 +32,9 @@ from pamiq_jax.trainer.hyperparameters import (
 )
 from pamiq_jax.trainer.optimization import Optimization
 from pamiq_jax.trainer.optimizers import Labels, with_optimizers
-from pamiq_jax.trainer.priorities import Drawn, RecordPriorities
 from pamiq_jax.trainer.skip import SkippingState, skip_first
 from pamiq_jax.trainer.step_donation import donated_leaves
-from pamiq_jax.trainer.step_state import ParamsPlace, StepState, check_arrays
+from pamiq_jax.trainer.step_state import StepState
 from pamiq_jax.trainer.targets import with_targets
 from pamiq_jax.trainer.wrapped import WrappedState
 
@@ -56,7 +46,6 @@ __all__ = [
     "Decay",
     "DonationPlan",
     "DonationRow",
-    "Drawn",
     "EvaluateFn",
     "GuardedState",
     "HyperparameterState",
@@ -64,11 +53,9 @@ __all__ = [
     "Labels",
     "LossFn",
     "Optimization",
-    "ParamsPlace",
     "PublishFn",
     "ReadingState",
     "ReceiveFn",
-    "RecordPriorities",
     "SampleFn",
     "SkippingState",
     "StepFn",
@@ -80,31 +67,22 @@ __all__ = [
     "accumulate_gradients",
     "alternate",
     "buffer_pointers",
-    "check_alive",
-    "check_arrays",
     "check_not_donated",
-    "check_step",
     "clip_gradients",
     "compile_trainer",
     "custom_trainer",
     "donated_leaves",
     "ema",
     "explain_donation",
-    "forwarded_leaves",
     "get_hyperparameters",
     "gradient_trainer",
     "guard",
-    "jit_forwarding",
-    "models_of",
     "needs_rollback",
-    "own",
     "publish_evaluated",
     "publish_params",
     "receive_models",
-    "scan_chunk",
     "set_hyperparameters",
     "skip_first",
-    "skip_reader",
     "trainer_from_step",
     "unchanged",
     "with_hyperparameters",

@@ -129,6 +129,7 @@ def alternate[B](*trainers: Trainer[Any, B], turns: tuple[int, ...] | None = Non
         trains=trains,
         publishes=tuple(name for trainer in trainers for name in trainer.publishes or ()),
         reads=reads,
+        kind=f"alternate({', '.join(trainer.kind for trainer in trainers)})",
     )
 
 

@@ -12,6 +12,7 @@ import optax
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.facts import facts_html
 from pamiq_jax.types import Metrics, Params
 
 
@@ -110,6 +111,7 @@ class Trainer[S, B](NamedTuple):
         with_optimization: `(change) -> trainer` that differs in what it does with gradients, see `clip_gradients`;
             None for a trainer that does not show its gradients.
         warm_up: whether a system calls functions that are not traced once before it runs, on copies.
+        kind: what made it, for its text.
     """
 
     init: InitFn[S]
@@ -124,11 +126,13 @@ class Trainer[S, B](NamedTuple):
     compiled: bool = True
     with_optimization: Callable[[Callable[[Any], Any]], Trainer[S, B]] | None = None
     warm_up: bool = False
+    kind: str = "custom_trainer"
+    _repr_html_ = facts_html
 
     @override
     def __repr__(self) -> str:
         known = {"trains": self.trains, "reads": self.reads or None, "publishes": self.publishes}
-        facts = [f"{what}={names}" for what, names in known.items() if names is not None]
+        facts = [self.kind, *(f"{what}={names}" for what, names in known.items() if names is not None)]
         return f"Trainer({', '.join(facts + ['compiled=False'] * (not self.compiled))})"
 
 

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamiq_jax import trees
-from pamiq_jax.errors import StepStructureError, noted, noted_captured_module
+from pamiq_jax.errors import StepStructureError, noted
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
 from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
 from pamiq_jax.trainer.step_donation import keeping, warm_up
+from pamiq_jax.trainer.step_modules import noted_captured_module
 from pamiq_jax.types import Metrics, PyTree
 
 type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]

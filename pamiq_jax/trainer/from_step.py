@@ -132,9 +132,10 @@ def trainer_from_step(
         return state.replace(values=jax.tree.map(strong, values), keys=keys, step=count), metrics
 
     names = None if model is None else (model,)
-    return custom_trainer(
+    trainer = custom_trainer(
         init_state, step_once, receive=receive_params, trains=names, compiled=compiled, warm_up=warm_up
     )
+    return trainer._replace(kind="trainer_from_step")
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def _build[P, B](
         return used if publishes is None else {name: used[name] for name in publishes}
 
     trainer = custom_trainer(init, step, publish=publish, trains=trains, publishes=publishes, reads=reads)
-    return trainer._replace(with_optimization=with_optimization)
+    return trainer._replace(with_optimization=with_optimization, kind="gradient_trainer")
 
 
 def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) -> LossFn[Any, Any]:

@@ -94,7 +94,8 @@ def with_hyperparameters[S, B](
         return with_hyperparameters(make_changed, **hyperparameters)
 
     fields["with_optimization"] = None if facts.with_optimization is None else with_optimization
-    return cast(Any, facts._replace(**fields, init=init, step=step, publish=publish))
+    kind = f"with_hyperparameters({facts.kind})"
+    return cast(Any, facts._replace(**fields, init=init, step=step, publish=publish, kind=kind))
 
 
 def get_hyperparameters(state: Any) -> dict[str, Any]:

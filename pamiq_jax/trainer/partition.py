@@ -39,6 +39,7 @@ def partitioned_trainer(
     partition: Partition,
     *,
     model: str | None = None,
+    kind: str = "partitioned_trainer",
 ) -> Trainer[TrainerState[Any], Any]:
     """Return a trainer that follows the gradient with respect to a part of a model, and takes over the rest.
 
@@ -50,6 +51,7 @@ def partitioned_trainer(
         optimization: any optax transformation, of the trained part.
         partition: which part is trained.
         model: the model's name in a system; None: the parameters are one model, as they are.
+        kind: what made it, for its text.
 
     Example:
         >>> partition = Partition(lambda m: (m["w"], m["mean"]), lambda w, mean: {"w": w, "mean": mean})
@@ -91,7 +93,7 @@ def partitioned_trainer(
         return state, {"loss": loss, **measured, **metrics}
 
     def with_optimization(change: Callable[[Optimization], Optimization]) -> Trainer[TrainerState[Any], Any]:
-        return partitioned_trainer(loss_fn, change(used), partition, model=model)
+        return partitioned_trainer(loss_fn, change(used), partition, model=model, kind=kind)
 
     def publish(state: TrainerState[Any], /) -> Params:
         if used.evaluate is None:
@@ -101,7 +103,7 @@ def partitioned_trainer(
         return whole if model is None else {model: whole}
 
     trainer = custom_trainer(init, step, publish=publish, trains=None if model is None else (model,))
-    return trainer._replace(with_optimization=with_optimization)
+    return trainer._replace(with_optimization=with_optimization, kind=kind)
 
 
 def _checked(output: Any) -> Any:

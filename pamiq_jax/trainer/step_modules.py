@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -69,3 +71,24 @@ def _kind(cls: type) -> str | None:
 
 def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+
+
+@contextlib.contextmanager
+def noted_captured_module() -> Generator[None]:
+    """Add the remedy to what flax raises within, when traced code changes an nnx module that it found outside.
+
+    Example:
+        >>> with noted_captured_module():
+        ...     pass
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":  # by name: nnx takes a while to import
+            error.add_note(
+                "an nnx module made outside of the traced function is changed in it: by `nnx.update`, by being in "
+                "training mode, or by an attribute that is set. Take it apart outside, `parts = "
+                "pamiq_jax.flax.split_module(module)`, and call `parts.apply(params, ...)` with the parameters that "
+                "are given, or train it with nnx_trainer; what is to be remembered goes into the carry"
+            )
+        raise

@@ -76,7 +76,13 @@ def with_targets[S, B](
     again = partial(with_targets, targets=targets, decay=decay, publishes=publishes)
     change = lift_optimization(trainer, again)
     return trainer._replace(
-        init=init, step=step, publish=publish, publishes=published, reads=reads, with_optimization=change
+        init=init,
+        step=step,
+        publish=publish,
+        publishes=published,
+        reads=reads,
+        with_optimization=change,
+        kind=f"with_targets({trainer.kind})",
     )
 
 

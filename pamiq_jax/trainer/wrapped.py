@@ -68,7 +68,8 @@ def lift_trainer(trainer: Trainer[Any, Any], again: Combinator, **changes: Any) 
 
     Args:
         trainer: the inner trainer.
-        again: does the same to another inner trainer, that uses its gradients in another way.
+        again: does the same to another inner trainer, that uses its gradients in another way: the combinator, or a
+            `functools.partial` of it, whose name goes into the trainer's text.
         changes: fields of the new trainer; `init` and `step` at least.
     """
     lifted = {
@@ -77,7 +78,9 @@ def lift_trainer(trainer: Trainer[Any, Any], again: Combinator, **changes: Any) 
         "receive": lift(trainer.receive),
         "publish": lambda state: trainer.publish(state.inner),  # pyright: ignore[reportUnknownLambdaType]
     }
-    return trainer._replace(**{**lifted, "with_optimization": lift_optimization(trainer, again), **changes})
+    kind = f"{getattr(again, 'func', again).__name__}({trainer.kind})"
+    change = lift_optimization(trainer, again)
+    return trainer._replace(**{**lifted, "with_optimization": change, "kind": kind, **changes})
 
 
 def lift_optimization(trainer: Trainer[Any, Any], again: Combinator) -> Callable[[Any], Trainer[Any, Any]] | None:
@@ -144,4 +147,4 @@ def change_optimization[S, B](
             "a gradient_trainer, linen_trainer or nnx_trainer, or a combinator around one",
             "change the trainers that `alternate` is given, or the optimizer inside a step of your own",
         )
-    return trainer.with_optimization(change)
+    return trainer.with_optimization(change)._replace(kind=f"{name}({trainer.kind})")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import Files
+from pamiq_jax.checkpoint.files import Files
 from pamiq_jax.errors import WorkerError
 from pamiq_jax.runtime import saving
 from pamiq_jax.runtime.state import InferReport

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import LOCAL_FILES, Files, StateInfo
+from pamiq_jax.checkpoint import StateInfo
+from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
 from tests.chaos.systems import busy_system, saving_with
 
 OPERATIONS = Files._fields

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pamiq_jax.checkpoint import LOCAL_FILES, Files
+from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
 
 CHANGES = ("make_directory", "create", "write", "sync", "close", "sync_directory", "rename", "remove")
 CHANGES = (*CHANGES, "remove_directory")

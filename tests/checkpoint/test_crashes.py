@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pamiq_jax.checkpoint import LOCAL_FILES, Files, StateStore, latest_n
+from pamiq_jax.checkpoint import StateStore, latest_n
+from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
 from pamiq_jax.errors import CheckpointWriteError
 from tests.checkpoint.disk import Killed, MemoryDisk, counted, failing_at, files_that, killed_at
 from tests.checkpoint.values import assert_same, small_value

@@ -12,7 +12,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from pamiq_jax.checkpoint import LOCAL_FILES, StateStore, latest_n
+from pamiq_jax.checkpoint import StateStore, latest_n
+from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.checkpoint.manifest import _checksum_line  # pyright: ignore[reportPrivateUsage]
 from pamiq_jax.errors import (
     CheckpointWriteError,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax.checkpoint import Files, StateStore
+from pamiq_jax.checkpoint import StateStore
+from pamiq_jax.checkpoint.files import Files
 from pamiq_jax.data import ring_buffer
 from tests.checkpoint.disk import MemoryDisk, counted
 

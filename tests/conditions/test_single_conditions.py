@@ -15,7 +15,6 @@ from pamiq_jax.conditions import (
     Progress,
     Wake,
     always,
-    as_condition,
     every_seconds,
     fresh,
     max_duty,
@@ -25,6 +24,7 @@ from pamiq_jax.conditions import (
     time_of_day,
     when,
 )
+from pamiq_jax.conditions.function import as_condition
 from pamiq_jax.errors import InvalidValueError
 
 HOUR = 3600

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamiq_jax.data import Chunk, Collector, Record, to_device
+from pamiq_jax.data import Chunk, Collector, Record
+from pamiq_jax.data.buffer import to_device
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 
 

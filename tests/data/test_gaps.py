@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from pamiq_jax.data import (
     Collector,
-    PendingRecords,
     Record,
     mixed_buffer,
     prioritized_buffer,
@@ -21,6 +20,7 @@ from pamiq_jax.data import (
     rollout_buffer,
     sequence_buffer,
 )
+from pamiq_jax.data.pending import PendingRecords
 
 KEY = jax.random.key(0)
 

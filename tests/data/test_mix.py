@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamiq_jax.data import mix_samples, mixed_buffer, mixed_shares, reservoir_buffer, ring_buffer, sequence_buffer
+from pamiq_jax.data import mix_samples, mixed_buffer, reservoir_buffer, ring_buffer, sequence_buffer
+from pamiq_jax.data.mix import mixed_shares
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 
 KEY = jax.random.key(0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pamiq_jax.data import permuted_index
+from pamiq_jax.data.permutation import permuted_index
 
 
 @jax.jit

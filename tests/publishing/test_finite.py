@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from pamiq_jax.errors import NonFiniteError
-from pamiq_jax.publishing import all_finite, check_finite
+from pamiq_jax.publishing import check_finite
+from pamiq_jax.publishing.finite import all_finite
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])

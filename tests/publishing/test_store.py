@@ -10,7 +10,8 @@ import pytest
 
 from pamiq_jax import trees
 from pamiq_jax.errors import PublishMismatchError, UnknownNameError
-from pamiq_jax.publishing import Snapshot, SnapshotStore, check_publishable
+from pamiq_jax.publishing import Snapshot, SnapshotStore
+from pamiq_jax.publishing.store import check_publishable
 
 DEADLINE_SECONDS = 60
 

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from pamiq_jax.publishing import Snapshot, SnapshotStore
-from pamiq_jax.trainer import TrainerState, compile_trainer, custom_trainer, gradient_trainer, own
+from pamiq_jax.trainer import TrainerState, compile_trainer, custom_trainer, gradient_trainer
+from pamiq_jax.trainer.compile import own
 
 PUBLICATIONS = 300
 READERS = 4

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pamiq_jax.errors import RecordingError, UnstorableValueError
-from pamiq_jax.recording import LogWriter, Recording, read_log
+from pamiq_jax.recording import Recording
 from pamiq_jax.recording.entries import Batch, batch_value, text_rows
+from pamiq_jax.recording.log import LogWriter, read_log
 
 VALUES: list[Any] = [{"x": np.arange(3, dtype=np.int32)}, {"text": "é", "none": None, "nan": float("nan")}, [1, (2.5,)]]
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax import trees
-from pamiq_jax.errors import InvalidValueError, UnknownNameError
-from pamiq_jax.runtime.wiring import wiring
+from pamiq_jax.display import WRONG
+from pamiq_jax.errors import InvalidValueError, PamiqError, UnknownNameError
+from pamiq_jax.runtime.wiring import Wiring, wiring
 from tests.runtime.fakes import fed_system, learner, learning_system
 
 BUFFERS = {
@@ -103,3 +106,65 @@ def test_a_mistake_is_shown_in_the_wiring() -> None:
     (note,) = caught.value.__notes__
     assert "buffer 'nothing' -> trainer 'fit' (4 a batch)" in note
     assert "✗ buffer 'nothing' does not exist\n✗ model 'nobody' does not exist" in note
+
+
+def refused(**parts: Any) -> Wiring:
+    with pytest.raises(PamiqError) as caught:
+        pj.System(**({"models": {"m": pj.Model(jnp.zeros(3))}, "buffers": {"x": pj.ring_buffer(8)}} | parts))
+    return caught.value.wiring
+
+
+def schedule(trains: str = "m", data: str = "x", **options: Any) -> pj.Schedule:
+    return pj.Schedule(learner(trains), data=data, **({"batch_size": 4} | options))
+
+
+def red_boxes(wiring: Wiring) -> list[bool]:
+    """Whether each box with a red border is dashed."""
+    boxes = [box for box in ElementTree.fromstring(wiring.svg()).iter() if box.get("stroke") == WRONG]
+    return [box.get("stroke-dasharray") is not None for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"trainers": {"fit": schedule(data="y")}}, [("fit", False), ("y", True)]),
+        ({"trainers": {"fit": schedule(trains="n")}}, [("fit", False), ("n", True)]),
+        ({"trainers": {"fit": schedule(after=("first",))}}, [("fit", False), ("first", True)]),
+        ({"queues": {"y": pj.Queue()}}, [("y", True)]),
+        ({"trainers": {"fit": schedule(when=pj.min_size(9))}}, [("fit", False)]),
+        (
+            {"trainers": {"fit": schedule()}, "models": {"m": pj.Model(0.0, train=False)}},
+            [("fit", False), ("m", False)],
+        ),
+        ({"trainers": {"a": schedule(after=("b",)), "b": schedule(after=("a",))}}, [("a", False), ("b", False)]),
+    ],
+)
+def test_a_refused_system_is_drawn_with_the_mistake_marked(
+    parts: dict[str, Any], expected: list[tuple[str, bool]]
+) -> None:
+    drawn = refused(**parts)
+    assert [(part.name, part in drawn.unknown) for part in drawn.wrong] == expected
+    assert sorted(red_boxes(drawn)) == sorted(dashed for _, dashed in expected)
+    assert drawn.mermaid().count("stroke:#b91c1c") == len(expected)
+    assert drawn.mermaid().count("stroke-dasharray") == sum(dashed for _, dashed in expected)
+    assert f"<b>✗</b> {html.escape(drawn.mistake)}</p>" in drawn._repr_html_()
+
+
+def test_what_is_no_system_at_all_is_refused_without_a_drawing() -> None:
+    with pytest.raises(InvalidValueError, match=r"System\(models\) is 'list'") as caught:
+        pj.System([1])  # pyright: ignore[reportArgumentType]
+    assert caught.value.wiring is None
+
+
+def test_names_are_escaped_wherever_they_are_drawn() -> None:
+    names = ['t"x', "b&<b>", "<script>alert(1)</script>", "`md`", "a#b"]
+    system = pj.System({name: pj.Model(jnp.zeros(3), train=False) for name in names})
+    text = wiring(system).mermaid()
+    assert [line.count('"') for line in text.splitlines() if "[" in line] == [2] * len(names)
+    assert text.count("<") == text.count("<br/>") == len(names)
+    assert "t#34;x<br/>3 numbers" in text
+    assert "b#38;#60;b#62;" in text
+    assert "a#35;b" in text
+    root = ElementTree.fromstring(wiring(system).svg())
+    assert {element.text for element in root.iter()} >= set(names)
+    assert "<script>" not in system._repr_html_()

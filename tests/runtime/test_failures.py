@@ -337,5 +337,5 @@ def test_a_model_is_published_as_a_floating_point_number() -> None:
 def test_what_inference_may_not_see_is_not_published_by_name() -> None:
     trainer = pj.gradient_trainer(lambda p, x, key: (x, {}), optax.sgd(0.1), trains=("a", "b"), publishes=("a",))
     models = {"a": pj.Model(np.zeros(3), infer=False), "b": pj.Model(np.zeros(3))}
-    with pytest.raises(InvalidValueError, match="Model 'a' infer is False, expected True"):
+    with pytest.raises(InvalidValueError, match="model 'a' infer is False, expected True"):
         fed_system(pj.Schedule(trainer, data="x", batch_size=1), models=models)

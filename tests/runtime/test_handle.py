@@ -29,6 +29,6 @@ def test_in_a_notebook_it_shows_its_lifecycle_and_what_its_condition_waits_for()
         html = run.trainers["fit"]._repr_html_()
         assert "paused" in run._repr_html_()
     assert "<svg" in html
-    for term, truth in (("min_size(3)", "holds"), ("~min_new(10000)", "holds"), ("min_new(10000)", "no")):
+    for term, truth in (("min_size(3)", "✓ holds"), ("~min_new(10000)", "✓ holds"), ("min_new(10000)", "✗ no")):
         assert f"{term}</td><td>{truth}</td>" in html
     assert "stopped" in run.trainers["fit"]._repr_html_()

@@ -111,7 +111,7 @@ class TestStop:
         run.collect("x", 0.0)
         assert world.is_held.wait(PATIENCE)
         assert trains.wait(PATIENCE)
-        for thread in run._threads:
+        for thread in run._engine.threads:
 
             def join(timeout: float, inner: Any = thread.join) -> None:
                 joined.append(timeout)

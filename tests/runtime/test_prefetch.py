@@ -11,7 +11,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.data import Chunk
-from pamiq_jax.trainer import own
+from pamiq_jax.trainer.compile import own
 from tests.runtime.fakes import assert_equal_trees, fed_system, learning_system, nan_trainer
 from tests.runtime.test_train import Bench
 

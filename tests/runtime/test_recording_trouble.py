@@ -10,7 +10,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, RecordingError, UnknownNameError, WorkerError
-from pamiq_jax.recording import LogWriter
+from pamiq_jax.recording.log import LogWriter
 from pamiq_jax.runtime import recorder as recorder_module
 from tests.runtime.fakes import PATIENCE, fed_system, learning_system
 from tests.runtime.resuming import quick_compiles

@@ -15,8 +15,9 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, RecordingError
-from pamiq_jax.recording import LogWriter, Recording, read_log
+from pamiq_jax.recording import Recording
 from pamiq_jax.recording.entries import drains_together, ticks_of
+from pamiq_jax.recording.log import LogWriter, read_log
 from tests.runtime.fakes import PATIENCE, assert_equal_trees, fed_system
 from tests.runtime.resuming import quick_compiles
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.checkpoint import LOCAL_FILES, StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Progress
 from pamiq_jax.errors import CheckpointWriteError, WorkerError
 from pamiq_jax.runtime import saver as saver_module
@@ -177,7 +178,7 @@ def test_only_a_termination_hurries(terminations: int, tmp_path: Path, monkeypat
         saver = run._workers.saving.saver
         assert saver is not None
         monkeypatch.setattr(run._signals, "_terminations", terminations)
-        run._save_by_signal()
+        run._engine.save_by_signal()
         assert saver._is_hurried.is_set() == bool(terminations)
         monkeypatch.undo()  # while a termination is under way the handlers stay
 

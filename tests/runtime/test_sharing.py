@@ -108,7 +108,7 @@ class TestWhatATrainerOnlyPublishes:
     def test_is_not_one_that_stays_as_it_is(self) -> None:
         models = {**scalars(context=0.0), "target": pj.Model(jnp.float32(7), train=False)}
         with pytest.raises(
-            InvalidValueError, match="Model 'target' train is False, expected True, since trainer 'a' p"
+            InvalidValueError, match="model 'target' train is False, expected True, since trainer 'a' p"
         ):
             fed_system(models=models, trainers={"a": scheduled(self.jepa())})
 
@@ -120,7 +120,7 @@ class TestWhatATrainerOnlyPublishes:
     def test_is_not_cast_if_it_is_read(self) -> None:
         models = {**scalars(context=0.0, dynamics=0.0), "target": pj.Model(jnp.float32(0), dtype=jnp.bfloat16)}
         trainers = {"a": scheduled(self.jepa()), "b": scheduled(toward("dynamics", reads=("target",)))}
-        with pytest.raises(InvalidValueError, match="Model 'target' dtype"):
+        with pytest.raises(InvalidValueError, match="model 'target' dtype"):
             fed_system(models=models, trainers=trainers)
 
 

@@ -15,6 +15,7 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, UnsatisfiableConditionError
 from pamiq_jax.runtime import TerminationSignals
+from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.on_signal import parted
 from tests.runtime.fakes import PATIENCE, fed_system, learner, learning_system
 
@@ -246,13 +247,13 @@ class TestRun:
     def test_a_policy_with_a_signal_saves_when_it_comes_and_goes_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before, saved, save = signal.getsignal(SAVE), threading.Semaphore(0), pj.Run.save
+        before, saved, save = signal.getsignal(SAVE), threading.Semaphore(0), Engine.save
 
-        def noted(run: pj.Run) -> None:
-            save(run, PATIENCE)
+        def noted(engine: Engine, timeout: float) -> None:
+            save(engine, timeout)
             saved.release()
 
-        monkeypatch.setattr(pj.Run, "save", noted)
+        monkeypatch.setattr(Engine, "save", noted)
         with pj.launch(fed_system(), directory=tmp_path, save=pj.every_seconds(1e6) | pj.on_signal(SAVE)) as run:
             run.wait_until_ready()
             signal.raise_signal(SAVE)

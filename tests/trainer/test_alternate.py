@@ -8,15 +8,8 @@ import optax
 import pytest
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
-from pamiq_jax.trainer import (
-    Trainer,
-    alternate,
-    compile_trainer,
-    custom_trainer,
-    explain_donation,
-    gradient_trainer,
-    own,
-)
+from pamiq_jax.trainer import Trainer, alternate, compile_trainer, custom_trainer, explain_donation, gradient_trainer
+from pamiq_jax.trainer.compile import own
 
 KEY = jax.random.key(0)
 PARAMS = {"cat": jnp.float32(0), "mouse": jnp.float32(4), "wall": jnp.float32(1)}

@@ -15,13 +15,11 @@ from pamiq_jax.trainer import (
     TrainerPrograms,
     TrainerState,
     buffer_pointers,
-    check_step,
     compile_trainer,
     custom_trainer,
     gradient_trainer,
-    own,
-    scan_chunk,
 )
+from pamiq_jax.trainer.compile import check_step, own, scan_chunk
 
 DATA = jnp.linspace(0.0, 1.0, 16)
 KEY = jax.random.key(3)

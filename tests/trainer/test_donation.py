@@ -12,12 +12,12 @@ from pamiq_jax.errors import DonationError
 from pamiq_jax.trainer import (
     TrainerState,
     buffer_pointers,
-    check_alive,
     check_not_donated,
     custom_trainer,
     explain_donation,
     gradient_trainer,
 )
+from pamiq_jax.trainer.donation import check_alive
 
 KEY = jax.random.key(0)
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pamiq_jax.trainer import buffer_pointers, forwarded_leaves, jit_forwarding
+from pamiq_jax.trainer import buffer_pointers
+from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
 
 
 def tree() -> dict[str, jax.Array]:

@@ -25,7 +25,8 @@ from pamiq_jax.errors import (
     UnknownNameError,
 )
 from pamiq_jax.testing import check_trainer
-from pamiq_jax.trainer import Trainer, donated_leaves, own, trainer_from_step
+from pamiq_jax.trainer import Trainer, donated_leaves, trainer_from_step
+from pamiq_jax.trainer.compile import own
 
 KEY = jax.random.key(0)
 TX = optax.adam(0.1)

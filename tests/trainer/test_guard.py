@@ -23,14 +23,14 @@ from pamiq_jax.trainer import (
     gradient_trainer,
     guard,
     needs_rollback,
-    own,
     set_hyperparameters,
     skip_first,
-    skip_reader,
     with_hyperparameters,
     with_optimizers,
     with_targets,
 )
+from pamiq_jax.trainer.compile import own
+from pamiq_jax.trainer.guard import skip_reader
 
 KEY = jax.random.key(0)
 GOOD, BAD = jnp.ones(4), jnp.array([1.0, jnp.nan, 1.0, 1.0])

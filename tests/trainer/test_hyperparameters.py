@@ -15,11 +15,11 @@ from pamiq_jax.trainer import (
     compile_trainer,
     get_hyperparameters,
     gradient_trainer,
-    own,
     set_hyperparameters,
     with_hyperparameters,
     with_optimizers,
 )
+from pamiq_jax.trainer.compile import own
 
 KEY = jax.random.key(0)
 SGD = optax.inject_hyperparams(optax.sgd)

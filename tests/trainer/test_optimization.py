@@ -19,12 +19,12 @@ from pamiq_jax.trainer import (
     explain_donation,
     gradient_trainer,
     guard,
-    own,
     skip_first,
     with_hyperparameters,
     with_optimizers,
     with_targets,
 )
+from pamiq_jax.trainer.compile import own
 
 KEY = jax.random.key(0)
 PARAMS = {"policy": jnp.zeros(()), "value": jnp.zeros(()), "world": jnp.float32(5)}

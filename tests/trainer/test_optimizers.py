@@ -13,7 +13,8 @@ import pytest
 
 from pamiq_jax.checkpoint import StateStore, match, named_leaves
 from pamiq_jax.testing.comparing import bit_difference, form_difference, frozen
-from pamiq_jax.trainer import explain_donation, get_hyperparameters, gradient_trainer, own, set_hyperparameters
+from pamiq_jax.trainer import explain_donation, get_hyperparameters, gradient_trainer, set_hyperparameters
+from pamiq_jax.trainer.compile import own
 
 PARAMS = {"encoder": {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}, "decoder": {"w": jnp.ones((3, 2))}}
 BATCH = jnp.linspace(-2.0, 1.5, 8).reshape(4, 2)

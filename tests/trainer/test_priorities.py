@@ -14,20 +14,18 @@ import pytest
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.testing import check_trainer
 from pamiq_jax.trainer import (
-    Drawn,
     Trainer,
     accumulate_gradients,
     alternate,
-    check_step,
     clip_gradients,
     ema,
     gradient_trainer,
-    scan_chunk,
     skip_first,
     with_hyperparameters,
     with_targets,
 )
-from pamiq_jax.trainer.compile import python_chunk
+from pamiq_jax.trainer.compile import check_step, python_chunk, scan_chunk
+from pamiq_jax.trainer.priorities import Drawn
 
 DATA = jnp.arange(6.0)
 KEY = jax.random.key(0)

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.trainer import custom_trainer, forwarded_leaves, gradient_trainer, skip_first
+from pamiq_jax.trainer import custom_trainer, gradient_trainer, skip_first
+from pamiq_jax.trainer.forward import forwarded_leaves
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
-from pamiq_jax.trainer import Trainer, compile_trainer, explain_donation, gradient_trainer, own, with_targets
+from pamiq_jax.trainer import Trainer, compile_trainer, explain_donation, gradient_trainer, with_targets
+from pamiq_jax.trainer.compile import own
 
 KEY = jax.random.key(0)
 PARAMS = {"online": jnp.float32(1), "head": jnp.float32(0)}
