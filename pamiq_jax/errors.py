@@ -45,11 +45,13 @@ class InvalidTransitionError(PamiqError, RuntimeError):
         phase: the phase the machine is in.
         event: the event that was refused.
         allowed: the events that this phase accepts.
+        because: what has led to the phase, where that is an error.
     """
 
-    def __init__(self, phase: object, event: object, allowed: Iterable[object]) -> None:
+    def __init__(self, phase: object, event: object, allowed: Iterable[object], because: object = None) -> None:
         names = ", ".join(str(name) for name in allowed) or "no event: the phase is final"
-        super().__init__(f"{event} is not possible in phase {phase}; allowed here: {names}")
+        cause = "" if because is None else f"; {because}"
+        super().__init__(f"{event} is not possible in phase {phase}; allowed here: {names}{cause}")
 
 
 class InvalidValueError(PamiqError, ValueError):
@@ -316,6 +318,21 @@ class DirectoryInUseError(PamiqError, FileExistsError):
 
 class PauseTimeoutError(PamiqError, TimeoutError):
     """A worker did not acknowledge a pause or a resume within the deadline."""
+
+
+class OwnThreadError(PamiqError, RuntimeError):
+    """A command was given to a run by one of the system's own threads, in a hook. Nothing has changed.
+
+    Args:
+        command: for example "run.pause".
+        thread: the name of the thread.
+    """
+
+    def __init__(self, command: str, thread: str) -> None:
+        super().__init__(
+            f"{command} was called on {thread!r}, one of the system's own threads, which it would wait for; expected "
+            f"another one: set an event that your own thread waits for, or start threading.Thread(target={command})"
+        )
 
 
 class QuarantinedError(PamiqError, TimeoutError):

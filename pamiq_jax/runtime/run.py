@@ -23,6 +23,7 @@ from pamiq_jax.runtime.handle import TrainerHandles
 from pamiq_jax.runtime.history import History, Moment
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
+from pamiq_jax.runtime.outside import command, from_outside
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
 from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.reporting import current_status
@@ -41,7 +42,7 @@ from pamiq_jax.types import PyTree
 class Run:
     """A launched system. Use it as a context manager, or call `stop` in the end.
 
-    All methods may be called from any thread but the system's own.
+    All methods may be called from any thread but the system's own: commands raise `OwnThreadError` in its hooks.
 
     Attributes:
         system: what was launched.
@@ -60,13 +61,12 @@ class Run:
         saving: SavingOptions,
         watching: Watching,
     ) -> None:
-        self.system = system
-        self._lock = lock
+        self.system, self._lock = system, lock
         self._signals = TerminationSignals(self._save_for_signal, self.stop, watching.save_signals)
         names = (TRAINING, *map(inference_thread, system.interactions))
         self._control = Control(clock, names, () if observers.on_transition is None else (observers.on_transition,))
         directory: Path | None = None if lock is None else lock.directory
-        path = None if directory is None else directory / "metrics.jsonl"
+        path = directory and directory / "metrics.jsonl"
         self._rows = MetricRows(path, observers.on_metrics, self._reporting("pamiq-metrics"))
         self._recorder: Recorder | None = None
         if observers.record and directory is not None:
@@ -109,11 +109,11 @@ class Run:
             self._workers.saving.hurry()
         self.save()
 
-    def _reporting(self, thread: str) -> Callable[[Exception], None]:
-        return lambda error: self._control.report_error(worker_error(thread, error))
-
     def _save_freed(self) -> None:
         self._control.post(TRAINING, self._workers.save_now)
+
+    def _reporting(self, thread: str) -> Callable[[Exception], None]:
+        return lambda error: self._control.report_error(worker_error(thread, error))
 
     def _repr_html_(self) -> str:
         return run_html(self.status)
@@ -208,7 +208,7 @@ class Run:
 
     # Commands.
 
-    @gives_way
+    @command
     def pause(self, timeout: float = 60.0) -> None:
         """Stop acting and training; return once both stand still, trainers between two chunks, and hooks have returned.
 
@@ -222,7 +222,7 @@ class Run:
         self.wait_until_ready()
         self._control.request(SystemEvent.PAUSE, SystemPhase.PAUSED, timeout)
 
-    @gives_way
+    @command
     def resume(self, timeout: float = 60.0) -> None:
         """Go on from where `pause` stopped. Does nothing if the system runs.
 
@@ -235,7 +235,7 @@ class Run:
         """
         self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
 
-    @gives_way
+    @command
     def save(self, timeout: float = 60.0) -> StateInfo:
         """Save the system as it is now, and return what is known of the state once it is safe on the disk.
 
@@ -278,6 +278,7 @@ class Run:
         self.wait_until_ready()
         return self._workers.saving.restored
 
+    @from_outside
     def stop(self, timeout: float = 60.0) -> None:
         """End all threads, and put back what was changed in the process. Doing it twice does no harm.
 
