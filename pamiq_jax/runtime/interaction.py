@@ -125,7 +125,8 @@ def _check_environment(environment: Any) -> None:
     if isinstance(environment, type):
         remedy = f"make one of the class: {environment.__name__}(...)"
         raise InvalidValueError("Interaction(environment)", environment, expected, remedy)
-    if missing := [part for part in _PARTS if not hasattr(environment, part)]:
+    known = dir(environment)  # an environment may take its time to say its `spec`
+    if missing := [part for part in _PARTS if part not in known and not hasattr(environment, part)]:
         actual = f"{type(environment).__name__} without {', '.join(missing)}"
         remedy = "see Environment; one of Gymnasium's is wrapped: pamiq_jax.envs.GymnasiumEnvironment(...)"
         raise InvalidValueError("Interaction(environment)", actual, expected, remedy)
