@@ -92,7 +92,7 @@ SYSTEMS: list[Row] = [
     (
         lambda: system(interaction=3),
         InvalidValueError,
-        r"System\(interaction\) is 'int', expected a dict of Interaction",
+        r"System\(interaction\) is 'int', expected an Interaction, or a",
     ),
     (
         lambda: system(interaction={1: interaction()}),

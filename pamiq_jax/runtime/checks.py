@@ -47,7 +47,7 @@ def _check_kinds(system: System) -> None:
     )
     for argument, parts, kind, remedy in kinds:
         if not isinstance(cast(Any, parts), Mapping):
-            expected = f"a dict of {kind.__name__} by name"
+            expected = f"{'an Interaction, or ' * (kind is Interaction)}a dict of {kind.__name__} by name"
             raise InvalidValueError(f"System({argument})", type(parts).__name__, expected, "give each a name")
         checked_names(f"System({argument})", list(parts), "part")
         for name, part in cast(Mapping[str, object], parts).items():
