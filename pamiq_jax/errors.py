@@ -59,11 +59,13 @@ class InvalidTransitionError(PamiqError, RuntimeError):
         phase: the phase the machine is in.
         event: the event that was refused.
         allowed: the events that this phase accepts.
+        because: what has led to the phase, where that is an error.
     """
 
-    def __init__(self, phase: object, event: object, allowed: Iterable[object]) -> None:
+    def __init__(self, phase: object, event: object, allowed: Iterable[object], because: object = None) -> None:
         names = ", ".join(str(name) for name in allowed) or "no event: the phase is final"
-        super().__init__(f"{event} is not possible in phase {phase}; allowed here: {names}")
+        cause = "" if because is None else f"; {because}"
+        super().__init__(f"{event} is not possible in phase {phase}; allowed here: {names}{cause}")
 
 
 class InvalidValueError(PamiqError, ValueError):
@@ -244,13 +246,11 @@ class CheckpointWriteError(PamiqError, OSError):
         self.errno = cause.errno
 
 
+_FILE_LIES = "a file lies where a directory should be: move it away, or name another directory"
 WRITE_REMEDIES = {
-    errno.ENOSPC: "free some space, or keep fewer states, and save again",
-    errno.EDQUOT: "free some space, or keep fewer states, and save again",
-    errno.EACCES: "make the directory writable for this user, and save again",
-    errno.EPERM: "make the directory writable for this user, and save again",
-    errno.ENOTDIR: "a file lies where a directory should be: move it away, or name another directory",
-    errno.EEXIST: "a file lies where a directory should be: move it away, or name another directory",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or keep fewer states, and save again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make the directory writable for this user, and save again"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _FILE_LIES),
     errno.EROFS: "name a directory on a disk that can be written to",
 }
 """What to do about a failed write, by the operating system's error number."""
@@ -327,11 +327,9 @@ class StateMismatchError(PamiqError, ValueError):
         if (rest := len(differences) - self._MOST) > 0:
             leaves.append(f"and {rest} more")
         title = f"the stored leaves differ from the template in {len(differences)} places:"
-        if summary:
-            leaf_by_leaf = "\n  ".join(["Leaf by leaf:", *leaves])
-            super().__init__("\n  ".join([title, *summary]) + f"\n{remedy}.\n{leaf_by_leaf}")
-        else:
-            super().__init__("\n  ".join([title, *leaves]) + f"\n{remedy}")
+        first = "\n  ".join([title, *(summary or leaves)]) + f"\n{remedy}"
+        rest_of_it = ".\n" + "\n  ".join(["Leaf by leaf:", *leaves]) if summary else ""
+        super().__init__(first + rest_of_it)
         self.differences = tuple(differences)
 
 
@@ -341,6 +339,21 @@ class DirectoryInUseError(PamiqError, FileExistsError):
 
 class PauseTimeoutError(PamiqError, TimeoutError):
     """A worker did not acknowledge a pause or a resume within the deadline."""
+
+
+class OwnThreadError(PamiqError, RuntimeError):
+    """A command was given to a run by one of the system's own threads, in a hook. Nothing has changed.
+
+    Args:
+        command: for example "run.pause".
+        thread: the name of the thread.
+    """
+
+    def __init__(self, command: str, thread: str) -> None:
+        super().__init__(
+            f"{command} was called on {thread!r}, one of the system's own threads, which it would wait for; expected "
+            f"another one: set an event that your own thread waits for, or start threading.Thread(target={command})"
+        )
 
 
 class QuarantinedError(PamiqError, TimeoutError):

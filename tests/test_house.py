@@ -54,7 +54,7 @@ BEYOND_THE_CORE = {
     },
 }
 MAX_LINES_PER_FILE = 400
-MAX_LINES_OF_PURE_CORE = 2_550
+MAX_LINES_OF_PURE_CORE = 2_400
 ROOMS_WITH_TEXT = ("benchmarks", "docs", "examples", "notebooks", "pamiq_jax", "scripts", "tests", ".ci")
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|Users|work|tmp|private)/\w")
 
@@ -110,12 +110,12 @@ def test_files_are_short() -> None:
 
 
 def test_pure_core_reads_in_an_hour() -> None:
-    # Lines that are read: code, comments and docstrings; the blank ones between them cost nobody time.
+    # Lines that are read: code, comments and docstrings; blank ones and lists of names cost nobody time.
     lines = {
         room: sum(
             text_line_count(path)
             for path in (PACKAGE / room).rglob("*.py")
-            if path.name not in BEYOND_THE_CORE.get(room, set())
+            if path.name not in BEYOND_THE_CORE.get(room, set()) | {"__init__.py"}
         )
         for room in PURE_CORE
     }

@@ -9,7 +9,7 @@ from typing import Any, override
 import jax
 import numpy as np
 
-from pamiq_jax.arguments import checked_milliseconds, short_number
+from pamiq_jax.arguments import checked_condition, checked_milliseconds, short_number
 from pamiq_jax.conditions.base import Condition, ConditionFn, ConditionLike
 from pamiq_jax.conditions.progress import Progress, Spans, Truth, Wake
 from pamiq_jax.errors import InvalidValueError
@@ -76,8 +76,7 @@ def when(function: ConditionFn, *, description: str | None = None, recheck_secon
         >>> condition(Progress(size=5), Progress()).reason
         'a multiple of 8 records: no'
     """
-    if not callable(function):
-        raise InvalidValueError("when(function)", function, "a callable (now, last) -> bool")
+    checked_condition("when(function)", function)
     name = getattr(function, "__name__", repr(function))
     recheck = None if recheck_seconds is None else checked_milliseconds("when(recheck_seconds)", recheck_seconds)
 

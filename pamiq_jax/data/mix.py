@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import checked_kind, is_number
 from pamiq_jax.data.buffer import Buffer
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 from pamiq_jax.trees import difference
@@ -127,7 +128,9 @@ def _check(function: str, buffers: Sequence[Buffer[Any, Any, Any]], weights: Seq
     if not buffers or len(weights) != len(buffers):
         expected = f"one for each of {len(buffers)} buffers, of which there must be one at least"
         raise InvalidValueError(f"{function}(weights)", list(weights), expected)
-    if not all(0 < weight < math.inf for weight in weights):
+    for number, buffer in enumerate(buffers):
+        checked_kind(f"{function}(buffers) number {number}", buffer, Buffer, "a Buffer", "make one with ring_buffer")
+    if not all(is_number(weight) and 0 < weight < math.inf for weight in weights):
         raise InvalidValueError(f"{function}(weights)", list(weights), "positive numbers", "leave out the others")
     places = [buffer.placement for buffer in buffers]
     if len(set(places)) > 1:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple, override
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import is_number
 from pamiq_jax.data.buffer import Buffer, Placement
 from pamiq_jax.data.ring import RingState, ring_buffer
 from pamiq_jax.data.rows import check_batch_size, check_storage, last_of_each, read_rows
@@ -78,8 +79,10 @@ def prioritized_buffer[X](
     By hand: after the program that sampled, and before records are added, `buffer.update(state, indices,
     priorities)` stores them. Indices are slots: a record that came in between would get the priority of the one it
     replaced. The last of several priorities for a record counts. Infinity counts as the largest so far, a negative
-    one as 0, and NaN changes nothing. A record of priority 0 is not sampled. To anneal beta, give 1 here and raise
-    the weights to the power of the schedule within the step.
+    one as 0, and NaN changes nothing. What is stored, `priority ** alpha`, is at most the largest float32 over twice
+    the capacity, so that sums are finite: priorities beyond that are equal. A record of priority 0 is not sampled, and
+    when all are, `can_sample` is false: trainers wait for new records. To anneal beta, give 1 here and raise the
+    weights to the power of the schedule within the step.
 
     Args:
         capacity: the number of records, from 1 to `2**29`.
@@ -103,9 +106,9 @@ def prioritized_buffer[X](
     check_storage("prioritized_buffer", capacity, placement)
     if capacity > 2**29:  # the tree has up to four times as many nodes as records, counted in int32
         raise InvalidValueError("prioritized_buffer(capacity)", capacity, f"1 to {2**29}")
-    if not 0 <= alpha < np.inf:
+    if not is_number(alpha) or not 0 <= alpha < math.inf:
         raise InvalidValueError("prioritized_buffer(alpha)", alpha, "a finite number from 0 on")
-    if not 0 <= beta <= 1:
+    if not is_number(beta) or not 0 <= beta <= 1:
         raise InvalidValueError("prioritized_buffer(beta)", beta, "0 to 1")
     ring = ring_buffer(capacity, placement=placement, example=example)
     return Buffer(
@@ -120,7 +123,8 @@ def prioritized_buffer[X](
         stable_in_run=False,
         placement=placement,
         example=example,
-        update=partial(_update, alpha),
+        can_sample=lambda state: state.sums[1] > 0,
+        update=partial(_update, alpha, float(jnp.finfo(jnp.float32).max) / (2 * capacity)),
     )
 
 
@@ -147,21 +151,23 @@ def _sample[X](
     strata = jnp.arange(batch_size, dtype=jnp.float32)
     slots = find_slots(state.sums, (strata + within) * (state.sums[1] / batch_size))
     masses = state.sums[state.sums.size // 2 + slots]
-    # Size and total cancel out. Without any mass the batch is not meaningful, and weighs nothing.
+    # Size and total cancel out. Without any mass, where `can_sample` is false, the batch weighs nothing.
     weights = jnp.where(masses > 0, (masses / jnp.min(masses)) ** -beta, 0.0)
     return PrioritizedBatch(read_rows(state.ring.records, slots), slots, weights)
 
 
 def _update[X](
-    alpha: float, state: PrioritizedState[X], indices: jax.Array, priorities: jax.Array
+    alpha: float, most: float, state: PrioritizedState[X], indices: jax.Array, priorities: jax.Array
 ) -> PrioritizedState[X]:
     if indices.shape != priorities.shape:
         remedy = "give one priority for each index of the batch"
         raise InvalidValueError("update(priorities)", priorities.shape, f"the shape {indices.shape} of indices", remedy)
-    slots, masses = indices.reshape(-1), jnp.maximum(priorities.reshape(-1).astype(jnp.float32), 0.0) ** alpha
-    masses = jnp.where(jnp.isfinite(masses), masses, state.largest)
+    slots, priorities = indices.reshape(-1), priorities.reshape(-1).astype(jnp.float32)
+    # A sum over all records of what is stored stays finite.
+    masses = jnp.minimum(jnp.maximum(priorities, 0.0) ** alpha, most)
+    masses = jnp.where(jnp.isfinite(priorities), masses, state.largest)
     outside = state.sums.size
-    is_stored = (slots >= 0) & (slots < state.ring.size) & ~jnp.isnan(priorities.reshape(-1))
+    is_stored = (slots >= 0) & (slots < state.ring.size) & ~jnp.isnan(priorities)
     slots = last_of_each(jnp.where(is_stored, slots, outside), outside)
     largest = jnp.maximum(state.largest, jnp.max(jnp.where(is_stored, masses, 0.0), initial=0.0))
     return state.replace(sums=set_masses(state.sums, slots, masses), largest=largest)

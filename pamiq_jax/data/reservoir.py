@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from pamiq_jax.arguments import checked_integer, is_number
 from pamiq_jax.data.buffer import Buffer, Placement
 from pamiq_jax.data.rows import (
     check_batch_size,
@@ -78,6 +77,7 @@ def reservoir_buffer[X](
         (3, 6)
     """
     check_storage("reservoir_buffer", capacity, placement)
+    checked_integer("reservoir_buffer(seed)", seed, least=0)
     probability = _replace_probability(capacity, replace_probability, expected_survival_length)
     return Buffer(
         keeps_all=True,
@@ -97,8 +97,7 @@ def reservoir_buffer[X](
 def _replace_probability(capacity: int, probability: float | None, survival_length: float | None) -> float:
     if survival_length is None:
         probability = 1.0 if probability is None else probability
-        is_number = isinstance(cast(Any, probability), int | float | np.number) and not isinstance(probability, bool)
-        if not is_number or not 0 < probability <= 1:
+        if not is_number(probability) or not 0 < probability <= 1:
             expected, remedy = "more than 0 and at most 1", "leave it out to keep every new record"
             raise InvalidValueError("reservoir_buffer(replace_probability)", probability, expected, remedy)
         return probability
@@ -106,7 +105,7 @@ def _replace_probability(capacity: int, probability: float | None, survival_leng
         remedy = f"leave out one of it and replace_probability={probability}"
         raise InvalidValueError("reservoir_buffer(expected_survival_length)", survival_length, "None", remedy)
     shortest = capacity * (math.log(capacity) + _EULER_GAMMA)
-    if not (shortest <= survival_length < math.inf):
+    if not is_number(survival_length) or not shortest <= survival_length < math.inf:
         # Even with p = 1 it takes so many records until each slot was hit.
         expected = f"at least {math.ceil(shortest)}, where replace_probability is 1, and finite"
         remedy = f"expect a longer survival or lower the capacity of {capacity}"

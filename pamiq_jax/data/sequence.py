@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pamiq_jax.arguments import checked_integer
+from pamiq_jax.arguments import checked_function, checked_integer
 from pamiq_jax.data.buffer import Buffer, Placement, Record, record_spec
 from pamiq_jax.data.ring import RingState
 from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
@@ -120,6 +120,9 @@ def sequence_buffer[X](
     if capacity % checked_integer("sequence_buffer(stride)", stride, least=1):
         remedy = f"raise the capacity to {-(-capacity // stride) * stride}"
         raise InvalidValueError("sequence_buffer(stride)", stride, f"a divisor of the capacity {capacity}", remedy)
+    for name, border in (("starts_segment", starts_segment), ("ends_segment", ends_segment)):
+        remedy = f"write lambda data: data[{border!r}]" if isinstance(border, str) else ""
+        checked_function(f"sequence_buffer({name})", border, "(data) -> bool", remedy, is_optional=True)
     layout = _Layout(capacity, length, stride, carry, starts_segment, ends_segment)
     if example is not None:
         _check_carry(layout, example)

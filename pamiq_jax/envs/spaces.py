@@ -51,13 +51,10 @@ def space_spec(space: Space, name: str) -> PyTree:
             "(gymnasium.wrappers.TransformObservation, TransformAction, FlattenObservation)",
         )
     if np.any(getattr(space, "start", 0)):
-        raise InvalidValueError(
-            name,
-            space,
-            "a space that counts from 0, as an agent's argmax does",
-            "wrap the environment: gymnasium.wrappers.TransformAction(environment, lambda action: action + start, "
-            "space from 0), or TransformObservation with `observation - start`",
-        )
+        kind, value = ("Observation", "seen - start") if "observation" in name else ("Action", "action + start")
+        wrapper = f"Transform{kind}(environment, lambda {value.split()[0]}: {value}, space from 0)"
+        expected = "a space that counts from 0, as one-hot codes and an agent's argmax do"
+        raise InvalidValueError(name, space, expected, f"wrap the environment: gymnasium.wrappers.{wrapper}")
     return jax.ShapeDtypeStruct(space.shape or (), jax.dtypes.canonicalize_dtype(space.dtype))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def check_finite(params: Mapping[str, Params]) -> None:
         ...
         pamiq_jax.errors.NonFiniteError: not finite, so not published: ['policy'] (1 of 2 numbers); ...
     """
-    if all_finite(params):
+    if all(bool(are_finite) for are_finite in [all_finite(models) for models in _by_devices(params)]):
         return
     parts: list[str] = []
     for name, leaf in zip(trees.leaf_names(params), jax.tree.leaves(params), strict=True):
@@ -52,3 +53,13 @@ def check_finite(params: Mapping[str, Params]) -> None:
         f"not finite, so not published: {', '.join(parts)}; the last version stays in use. "
         "Lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the data"
     )
+
+
+def _by_devices(params: Mapping[str, Params]) -> Iterable[Mapping[str, Params]]:
+    """Return the models in groups that one program can look at: those whose arrays lie on the same devices."""
+    groups: dict[frozenset[Any], dict[str, Params]] = {}
+    for name, model in params.items():
+        arrays = (leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array))
+        devices = frozenset(leaf.devices() if (leaf := next(arrays, None)) is not None else ())
+        groups.setdefault(devices, {})[name] = model
+    return groups.values()

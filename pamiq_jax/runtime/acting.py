@@ -255,7 +255,7 @@ def _compile_agent(
     if (problem := trees.difference(actor.carry, carry)) is not None:
         raise StepStructureError(f"Agent.act returned a carry of another form than Agent.init's: {problem}")
     check_action("agent", action_spec, action)
-    compiled = jax.jit(act).lower(*arguments).compile()
+    compiled = _compile_act(act, arguments)
     is_near = all(
         device.platform == "cpu"
         for sharding in jax.tree.leaves(compiled.output_shardings)
@@ -273,6 +273,20 @@ def _compile_agent(
         return outputs[0], action, extras
 
     return program, extras
+
+
+def _compile_act(act: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return jax.jit(act).lower(*arguments).compile()
+    except ValueError as error:
+        if "incompatible devices" in str(error):
+            places = {
+                name: sorted({str(device) for leaf in jax.tree.leaves(model) for device in leaf.devices()})
+                for name, model in arguments[0].items()
+            }
+            remedy = "give all models that the agent uses the same Model(device=), or none of them any"
+            error.add_note(f"the agent uses models that lie on different devices, {places}; {remedy}")
+        raise
 
 
 def _renewed(agent: Agent[Any], carry: Any, resets: Any, rng_key: jax.Array) -> Any:

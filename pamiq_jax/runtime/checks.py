@@ -44,24 +44,21 @@ def _check_kinds(system: System) -> None:
         ("buffers", system.buffers, Buffer, "make one with ring_buffer, or another of the buffers"),
         ("trainers", system.trainers, Schedule, "wrap a trainer: Schedule(trainer, data=..., batch_size=...)"),
         ("queues", system.queues, Queue, "write Queue(capacity)"),
+        ("interaction", system.interactions, Interaction, "write Interaction(agent, environment)"),
     )
     for argument, parts, kind, remedy in kinds:
         if not isinstance(cast(Any, parts), Mapping):
-            expected = f"a dict of {kind.__name__} by name"
+            expected = f"{'an Interaction, or ' * (kind is Interaction)}a dict of {kind.__name__} by name"
             raise InvalidValueError(f"System({argument})", type(parts).__name__, expected, "give each a name")
         checked_names(f"System({argument})", list(parts), "part")
         for name, part in cast(Mapping[str, object], parts).items():
             if not isinstance(part, kind):
                 where = f"System({argument}) {name!r}"
-                raise InvalidValueError(where, type(part).__name__, f"a {kind.__name__}", remedy)
+                article = "an" if kind is Interaction else "a"
+                raise InvalidValueError(where, type(part).__name__, f"{article} {kind.__name__}", remedy)
 
 
 def _check_interactions(system: System) -> None:
-    given: Any = system.interaction
-    if given is not None and not isinstance(given, Interaction | Mapping):
-        raise InvalidValueError(
-            "System(interaction)", type(given).__name__, "an Interaction, or a dict of them by name"
-        )
     for name, buffer in system.buffers.items():
         feeders = list(system.feeders(name))
         if buffer.is_ordered and len(feeders) > 1:
@@ -94,6 +91,12 @@ def _check_names(system: System, where: str, schedule: Schedule) -> None:
 
 def _check_models(system: System, name: str) -> None:
     trainer, where = system.trainers[name].trainer, f"trainer {name!r}"
+    can_train = trainer.trains is None and any(model.train for model in system.models.values())
+    if not (can_train or trainer.trains or trainer.publishes):
+        models = {model: f"train={spec.train}" for model, spec in system.models.items()}
+        remedy = "name a model in its `trains`, or give the system one with train=True"
+        expected = "one at least: it would run for ever and change nothing"
+        raise InvalidValueError(f"what {where} can train of the models", models, expected, remedy)
     for model in trainer.trains or ():
         if not system.models[model].train:
             raise InvalidValueError(f"model {model!r} train", False, f"True, since {where} trains it")

@@ -38,6 +38,21 @@ class Clock(Protocol):
         ...
 
 
+def real_seconds(clock: Clock) -> float:
+    """Return the time on a clock in real seconds, whatever its scale, for what takes time however fast the clock runs.
+
+    As the clock's, it stands still in a pause. What is of use is the difference of two.
+
+    Example:
+        >>> clock = VirtualClock()
+        >>> clock.scale = 10.0
+        >>> clock.advance(20.0)
+        >>> real_seconds(clock)
+        2.0
+    """
+    return clock.now() / clock.scale
+
+
 class RealClock:
     """The monotonic clock of this machine, from 0 at its creation; it stands still while it is paused.
 

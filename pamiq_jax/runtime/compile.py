@@ -14,7 +14,7 @@ from pamiq_jax import trees
 from pamiq_jax.conditions import Progress
 from pamiq_jax.data import Buffer, Chunk, record_of
 from pamiq_jax.data.buffer import record_spec, to_device
-from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, noted
+from pamiq_jax.errors import InvalidValueError, PublishMismatchError, RecordMismatchError, StepStructureError, noted
 from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.acting import Acting, acting_program, first_actor
 from pamiq_jax.runtime.batches import check_priorities_come, compile_schedule, compile_updates
@@ -151,6 +151,7 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         given = publish_function(system, name)(run.state)
         published = published_params(system, name, given)
         _check_declared(system, name, given)
+        check_own_models(system, name, published)
         check_finite(published)  # also compiles the check for this tree
         handed = handed_on(system, name, run.state, given)
         check_finite({model: value for model, value in handed.items() if model not in published})
@@ -190,6 +191,21 @@ def _check_declared(system: System, trainer: str, published: Mapping[str, Params
             f"trainer {trainer!r} declares {sorted(declared)}, but its `publish` returned {undeclared} too; name what "
             "it changes in `trains`, what it only publishes in `publishes`, or leave it out"
         )
+
+
+def check_own_models(system: System, trainer: str, published: Mapping[str, Params]) -> None:
+    """Raise if what a trainer publishes of models that it does not train, as targets, has another form than those.
+
+    Raises:
+        PublishMismatchError: naming model and leaf.
+    """
+    for model in set(published) - set(system.trained_by(trainer)):
+        first = cast_published(system.models[model], jax.tree.map(jnp.asarray, system.models[model].params))
+        if (problem := trees.difference(first, published[model])) is not None:
+            remedy = "give the Model parameters of the form that is published; a target's are those of its source"
+            raise PublishMismatchError(
+                f"trainer {trainer!r} publishes model {model!r} in another form: {problem}; {remedy}"
+            )
 
 
 def handed_on(system: System, trainer: str, state: Any, given: Mapping[str, Params]) -> dict[str, Params]:
@@ -320,7 +336,11 @@ def _compile_add(system: System, name: str, state: PyTree, example: PyTree) -> C
     device = _device(buffer)
     records = trees.zeros_of(record_of(example), rows)
     empty = to_device(Chunk(records, 0), device)
-    program = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count).compile()
+    lowered = jax.jit(buffer.add, donate_argnums=0).lower(state, empty.records, empty.count)
+    if (problem := trees.difference(state, lowered.out_info)) is not None:
+        remedy = "return every leaf with the shape and dtype it came with (`.astype(old.dtype)`)"
+        raise StepStructureError(f"`add` of buffer {name!r} returned a state of another form: {problem}; {remedy}")
+    program = lowered.compile()
 
     def add(state: PyTree, chunk: Chunk[Any]) -> PyTree:
         on_device = to_device(chunk, device)

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 from pamiq_jax.errors import InvalidTransitionError, InvalidValueError, PauseTimeoutError, WorkerError
 from pamiq_jax.lifecycle import Event, Phase, SystemEvent, SystemPhase, allowed_events, transition
-from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.clock import Clock, real_seconds
 from pamiq_jax.runtime.events import OnTransition, Transition
 from pamiq_jax.runtime.failures import worker_error
 from pamiq_jax.runtime.heartbeat import ANSWERING, ON_PAUSED, ON_RESUMED, Heartbeats
@@ -51,7 +51,11 @@ class Control:
         self._sleepers = {worker: threading.Condition(self._lock) for worker in workers}
         self._phase = SystemPhase.NEW
         self._epoch = 0
-        self._request = (SystemPhase.NEW, 0, clock.now())  # phase, epoch, since when: read as one, without the lock
+        self._request = (
+            SystemPhase.NEW,
+            0,
+            real_seconds(clock),
+        )  # phase, epoch, since when: read as one, without the lock
         self._acknowledged = dict.fromkeys(workers, 0)
         self._is_paused = dict.fromkeys(workers, False)
         self._nudged: set[str] = set()
@@ -77,7 +81,7 @@ class Control:
 
     @property
     def unanswered(self) -> Mapping[str, float]:
-        """The workers that have not answered the command under way, with when it came, in seconds on the clock.
+        """The workers that have not answered the command under way, with when it came, in `real_seconds`.
 
         Called from any thread; takes no lock.
         """
@@ -105,7 +109,7 @@ class Control:
         self._note("system", before, event, self._phase)
         if event in (SystemEvent.PAUSE, SystemEvent.RESUME):
             self._epoch += 1
-        self._request = (self._phase, self._epoch, self._clock.now())
+        self._request = (self._phase, self._epoch, real_seconds(self._clock))
         stands_still = self._phase in STANDING or (self._phase is SystemPhase.STOPPING and self._time_stands)
         if stands_still and not self._time_stands:
             self._clock.pause()
@@ -296,6 +300,7 @@ class Control:
         with self._lock:
             if self._phase is target:
                 return
+            self._refuse_if_ending(event)
             if self._phase is not pending:
                 self._move(event)
                 self._complete()
@@ -308,9 +313,12 @@ class Control:
                     f"{', '.join(late)} did not acknowledge {event} within {timeout} seconds: "
                     "a tick takes longer (see run.status). Shorten steps_per_chunk, or wait longer: the request stays"
                 )
-            if self._phase in ENDING:
-                problem = InvalidTransitionError(self._phase, event, allowed_events(self._phase))
-                raise problem from (self._errors[-1] if self._errors else None)
+            self._refuse_if_ending(event)
+
+    def _refuse_if_ending(self, event: SystemEvent) -> None:
+        if self._phase in ENDING:
+            cause = self._errors[-1] if self._errors else None
+            raise InvalidTransitionError(self._phase, event, allowed_events(self._phase), because=cause) from cause
 
     def post(self, worker: str, function: Callable[[], None]) -> bool:
         """Have a worker call what must not raise between two ticks, also while paused; return whether it lives."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
 from pamiq_jax.errors import UnknownNameError
+from pamiq_jax.runtime.outside import check_outside
 from pamiq_jax.runtime.view import trainer_html
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
@@ -46,7 +47,7 @@ class TrainerHandle:
             InvalidValueError: the run has ended.
             TimeoutError: the training thread did not come to it.
         """
-        return self._workers.control.call(TRAINING, lambda: get_hyperparameters(self._state()), timeout)
+        return self._call("hyperparameters", lambda: get_hyperparameters(self._state()), timeout)
 
     def set(self, *, timeout: float = 60.0, **values: Any) -> None:
         """Change hyper-parameters from the next chunk on. Nothing is compiled; the change goes to the metrics.
@@ -67,7 +68,12 @@ class TrainerHandle:
             present = get_hyperparameters(state)
             self._workers.change_state(self.name, state, {name: present[name] for name in values})
 
-        self._workers.control.call(TRAINING, change, timeout)
+        self._call("set", change, timeout)
+
+    def _call[R](self, what: str, function: Callable[[], R], timeout: float) -> R:
+        control = self._workers.control
+        check_outside(f"run.trainers[{self.name!r}].{what}", control.heartbeats)
+        return control.call(TRAINING, function, timeout)
 
     def _state(self) -> Any:
         learner = self._workers.learner

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
-from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.clock import Clock, real_seconds
 
 type Kind = Literal["sleeping", "compiling", "training", "publishing", "environment", "acting", "hook"]
 """What kind of thing a thread does; each but "sleeping" has its limit in `Deadlines`."""
@@ -29,7 +30,7 @@ class Heartbeat(NamedTuple):
 
     Attributes:
         activity: what.
-        since: seconds on the system's clock.
+        since: `real_seconds` of the system's clock.
     """
 
     activity: Activity
@@ -73,7 +74,7 @@ class Pulse:
     """One thread's heartbeat, written by that thread alone.
 
     Args:
-        now: the clock.
+        now: real seconds.
         alarm: rung by the first activity after the watcher went to sleep.
 
     Attributes:
@@ -115,9 +116,9 @@ class Heartbeats:
     """
 
     def __init__(self, clock: Clock, threads: Iterable[str]) -> None:
-        self._clock = clock
+        self._now = functools.partial(real_seconds, clock)
         self.alarm = Alarm()
-        self._pulses = {thread: Pulse(clock.now, self.alarm) for thread in threads}
+        self._pulses = {thread: Pulse(self._now, self.alarm) for thread in threads}
 
     def __getitem__(self, thread: str) -> Pulse:
         """Return a thread's pulse."""
@@ -134,7 +135,7 @@ class Heartbeats:
         Args:
             thread: its name; it may be a new one.
         """
-        pulse = self._pulses.setdefault(thread, Pulse(self._clock.now, self.alarm))
+        pulse = self._pulses.setdefault(thread, Pulse(self._now, self.alarm))
         pulse.ident = threading.get_ident()
         return pulse
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pamiq_jax.arguments import checked_positive
+from pamiq_jax.arguments import checked_function, checked_positive, in_short
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.runtime.agent import Agent, PythonAgent
@@ -15,6 +15,9 @@ from pamiq_jax.types import PyTree
 
 AGENT = "agent"
 """The name of a system's only interaction."""
+
+_PARTS = ("spec", "reset", "observe", "affect", "close")
+"""What an `Environment` must have."""
 
 type FallbackFn = Callable[[PyTree, PyTree], PyTree]
 """`(observation, last action) -> action` for a policy that is late; arrays as the environment's spec says."""
@@ -42,15 +45,21 @@ class Interaction:
 
     Raises:
         InvalidValueError: an interval or a deadline out of range, a fallback without a deadline or a deadline
-            without a fallback, or an agent that is neither.
+            without a fallback, an agent that is neither, an environment that lacks a method, or no function.
 
     Example:
         A robot that stands still when its policy has no answer within 20 ms of each 50:
 
-        >>> import numpy as np
-        >>> robot, agent = None, Agent(lambda params, carry, observation, rng_key: (carry, params["policy"], {}))
+        >>> import numpy as np, pamiq_jax as pj
+        >>> class Robot:
+        ...     spec = pj.EnvironmentSpec(np.zeros(3, np.float32), np.zeros(3, np.float32), {})
+        ...     def reset(self, seed): ...
+        ...     def observe(self): return np.zeros(3, np.float32)
+        ...     def affect(self, action): return {}
+        ...     def close(self): ...
+        >>> agent = Agent(lambda params, carry, observation, rng_key: (carry, params["policy"], {}))
         >>> interaction = Interaction(
-        ...     agent, robot, interval_seconds=0.05, deadline_seconds=0.02,
+        ...     agent, Robot(), interval_seconds=0.05, deadline_seconds=0.02,
         ...     fallback=lambda observation, last_action: np.zeros_like(last_action),
         ... )
         >>> interaction.deadline
@@ -69,6 +78,12 @@ class Interaction:
 
     def __post_init__(self) -> None:
         self._check_agent()
+        _check_environment(self.environment)
+        action = "(observation, last action) -> action"
+        checked_function("Interaction(fallback)", self.fallback, action, is_optional=True)
+        for hook in ("on_paused", "on_resumed"):
+            checked_function(f"Interaction({hook})", getattr(self, hook), "a function", is_optional=True)
+        _check_collect(self.collect)
         if self.interval_seconds is not None:
             remedy = "None runs without a fixed interval"
             checked_positive("Interaction(interval_seconds)", self.interval_seconds, remedy)
@@ -104,3 +119,26 @@ class Interaction:
         if self.fallback is None:
             return None
         return self.interval_seconds if self.deadline_seconds is None else self.deadline_seconds
+
+
+def _check_environment(environment: Any) -> None:
+    """Raise unless this is an environment, and not a class of which there is none yet: users may not type."""
+    expected = "an object with " + ", ".join(f"`{part}`" for part in _PARTS)
+    if isinstance(environment, type):
+        remedy = f"make one of the class: {environment.__name__}(...)"
+        raise InvalidValueError("Interaction(environment)", environment, expected, remedy)
+    known = dir(environment)  # an environment may take its time to say its `spec`
+    if missing := [part for part in _PARTS if part not in known and not hasattr(environment, part)]:
+        actual = f"{type(environment).__name__} without {', '.join(missing)}"
+        remedy = "see Environment; one of Gymnasium's is wrapped: pamiq_jax.envs.GymnasiumEnvironment(...)"
+        raise InvalidValueError("Interaction(environment)", actual, expected, remedy)
+
+
+def _check_collect(collect: Any) -> None:
+    if collect is None:
+        return
+    expected = "a dict {buffer: (record) -> what to store}"
+    if not isinstance(collect, Mapping):
+        raise InvalidValueError("Interaction(collect)", in_short(collect), expected, "None stores whole records")
+    for buffer, function in collect.items():
+        checked_function(f"Interaction(collect) of buffer {buffer!r}", function, "(record) -> what to store")

@@ -103,8 +103,8 @@ class MetricRows:
         self._changed = threading.Condition()
         self._is_closed = False
         self.dropped = 0
-        self._thread = threading.Thread(target=self._work, name="pamiq-metrics", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name="pamiq-metrics", daemon=True)
+        self.thread.start()
 
     def put(self, row: MetricRow, metrics: ChunkMetrics) -> None:
         """Hand over a row whose metrics are arrays yet. Called from the training thread; never waits."""
@@ -124,8 +124,8 @@ class MetricRows:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        self.thread.join(timeout)
+        return not self.thread.is_alive()
 
     def _work(self) -> None:
         try:

@@ -16,6 +16,7 @@ from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandles
 from pamiq_jax.runtime.history import Moment
+from pamiq_jax.runtime.outside import command, from_outside
 from pamiq_jax.runtime.reporting import current_status
 from pamiq_jax.runtime.saving import Restored
 from pamiq_jax.runtime.signals import gives_way
@@ -29,8 +30,8 @@ from pamiq_jax.types import PyTree
 class Run:
     """A launched system. Use it as a context manager, or call `stop` in the end.
 
-    All methods may be called from any thread but the system's own. A system whose run nobody holds any more is
-    stopped, with a warning in the log.
+    All methods may be called from any thread but the system's own: commands raise `OwnThreadError` in its hooks. A
+    system whose run nobody holds any more is stopped, with a warning in the log.
 
     Args:
         system: what was launched.
@@ -136,7 +137,7 @@ class Run:
 
     # Commands.
 
-    @gives_way
+    @command
     def pause(self, timeout: float = 60.0) -> None:
         """Stop acting and training; return once both stand still, trainers between two chunks, and hooks have returned.
 
@@ -150,7 +151,7 @@ class Run:
         self.wait_until_ready()
         self._control.request(SystemEvent.PAUSE, SystemPhase.PAUSED, timeout)
 
-    @gives_way
+    @command
     def resume(self, timeout: float = 60.0) -> None:
         """Go on from where `pause` stopped. Does nothing if the system runs.
 
@@ -163,7 +164,7 @@ class Run:
         """
         self._control.request(SystemEvent.RESUME, SystemPhase.RUNNING, timeout)
 
-    @gives_way
+    @command
     def save(self, timeout: float = 60.0) -> StateInfo:
         """Save the system as it is now, and return what is known of the state once it is safe on the disk.
 
@@ -197,6 +198,7 @@ class Run:
         self.wait_until_ready()
         return self._workers.saving.restored
 
+    @from_outside
     def stop(self, timeout: float = 60.0) -> None:
         """End all threads, and put back what was changed in the process. Doing it twice does no harm.
 

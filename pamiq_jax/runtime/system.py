@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format
 
-from pamiq_jax.arguments import checked_integer, checked_names, checked_positive
+from pamiq_jax.arguments import (
+    checked_data,
+    checked_flag,
+    checked_function,
+    checked_integer,
+    checked_kind,
+    checked_names,
+    checked_positive,
+)
 from pamiq_jax.conditions import Condition, always
 from pamiq_jax.conditions.function import as_condition
 from pamiq_jax.data import Buffer, Record
@@ -47,7 +55,7 @@ class Model:
 
     Raises:
         InvalidValueError: parameters that are no pytree of arrays (a module object, a function), a dtype that is not
-            floating-point, or a device that is none.
+            floating-point, a device that is none, or a flag that is no bool.
     """
 
     params: Params
@@ -60,6 +68,9 @@ class Model:
 
     def __post_init__(self) -> None:
         check_arrays("Model(params)", self.params)
+        checked_flag("Model(infer)", self.infer)
+        checked_flag("Model(train)", self.train)
+        checked_function("Model(apply)", self.apply, "a function (params, ...) -> output", is_optional=True)
         places = jax.tree.leaves(self.device)
         if not all(isinstance(place, jax.Device | jax.sharding.Sharding | Format) for place in places):
             remedy = "write jax.devices('cpu')[0]; jax.devices() lists them all"
@@ -97,8 +108,9 @@ class Schedule:
         data: the name of its buffer. Or several, as `{name in the batch: buffer}`: a batch is a dict then.
         batch_size: records in a batch; the same of each buffer, or a dict like `data`.
         steps: steps in a run.
-        when: the condition that a run waits for; any callable `(now, last)` will do. With several buffers
-            it is asked of the first, or a dict like `data` gives one condition each, which must all hold.
+        when: the condition that a run waits for; any callable `(now, last)` will do, but a plain function is asked
+            again only when records come: `pj.when(function, recheck_seconds=1.0)` asks by the clock too. With several
+            buffers it is asked of the first, or a dict like `data` gives one condition each, which must all hold.
         steps_per_chunk: steps in one compiled program, a divisor of `steps`. Between two chunks the
             trainer can pause or stop, and priorities that its steps returned begin to count. By default the
             largest divisor up to 16; `tune_chunks` measures what fits a latency.
@@ -113,7 +125,7 @@ class Schedule:
         chunk_reason: why chunks have this length, for `run.status`; "" says it by itself.
 
     Raises:
-        InvalidValueError: a number out of range.
+        InvalidValueError: a number out of range, or what is not of its kind: a name, a function, a condition.
     """
 
     trainer: Trainer[Any, Any]
@@ -185,13 +197,16 @@ class Schedule:
 
 def _check_place(schedule: Schedule) -> None:
     """Raise unless what says when a trainer's turn is, among the others, has the right types: users may not type."""
-    trainer, priority, group = (cast(Any, part) for part in (schedule.trainer, schedule.priority, schedule.group))
-    if not isinstance(trainer, Trainer):
-        remedy = "make one with gradient_trainer or custom_trainer"
-        raise InvalidValueError("Schedule(trainer)", type(trainer).__name__, "a Trainer", remedy)
+    priority, group = (cast(Any, part) for part in (schedule.priority, schedule.group))
+    remedy = "make one with gradient_trainer or custom_trainer"
+    checked_kind("Schedule(trainer)", schedule.trainer, Trainer, "a Trainer", remedy)
+    checked_data("Schedule(data)", schedule.data)
+    checked_function("Schedule(prepare)", schedule.prepare, "(Record) -> batch", is_optional=True)
+    for hook in ("on_paused", "on_resumed"):
+        checked_function(f"Schedule({hook})", getattr(schedule, hook), "a function", is_optional=True)
     if not isinstance(priority, int | float | np.number) or isinstance(priority, bool) or math.isnan(priority):
         raise InvalidValueError("Schedule(priority)", priority, "a number", "0 is that of a trainer that says nothing")
-    if group is not None and not isinstance(group, str):
+    if group is not None and not (isinstance(group, str) and group):
         raise InvalidValueError("Schedule(group)", group, "a name, or None", "give trainers of a group the same name")
     checked_names("Schedule(after)", schedule.after, "trainer")
 

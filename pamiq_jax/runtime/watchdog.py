@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.clock import Clock, real_seconds
 from pamiq_jax.runtime.control import STANDING, Control
 from pamiq_jax.runtime.heartbeat import Heartbeat, Pulse
 from pamiq_jax.runtime.interpreter import InterpreterTimer
@@ -23,9 +23,10 @@ _LOGGER = logging.getLogger("pamiq_jax")
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How long a thread may be in one thing before it counts as stuck: seconds on the system's clock; None: for ever.
+    """How long a thread may be in one thing before it counts as stuck: real seconds; None: for ever.
 
-    A thread that sleeps until there is data, a command or its time is never stuck.
+    A thread that sleeps until there is data, a command or its time is never stuck. Work takes as long as it takes, so
+    that `time_scale` does not change the limits; they do not advance in a pause.
 
     Args:
         compiling: all programs, before the system is ready.
@@ -83,7 +84,7 @@ class Stuck(NamedTuple):
     Attributes:
         thread: its name.
         activity: what it is in, for example "environment.observe" or "trainer 'vae': training".
-        since: when that began, in seconds on the system's clock.
+        since: when that began, in real seconds; only the difference of two means something.
         seconds: how long that is ago.
         reason: which limit is past.
 
@@ -157,7 +158,7 @@ class Watchdog:
     @property
     def stuck(self) -> tuple[Stuck, ...]:
         """Who is stuck as of now. Called from any thread; takes no lock."""
-        now = self._clock.now()
+        now = real_seconds(self._clock)
         beats = [(thread, pulse.beat) for thread, pulse in self._pulses]
         found = [(thread, beat, self._due(thread, beat)) for thread, beat in beats]
         return tuple(_stuck(thread, beat, due, now) for thread, beat, due in found if due.at <= now)
@@ -176,7 +177,7 @@ class Watchdog:
         """
         if self._control.phase in STANDING:  # no deadline comes nearer; to go on is a command, which rings
             return None
-        now, first = self._clock.now(), math.inf
+        now, first = real_seconds(self._clock), math.inf
         for thread, pulse in self._pulses:
             beat = pulse.beat
             due = self._due(thread, beat)
@@ -187,7 +188,7 @@ class Watchdog:
         if math.isinf(first):
             return None
         # Whoever becomes busy in the meantime rings nobody, and is not due before the shortest limit is over.
-        return min((min(first - now, self._shortest)) / self._clock.scale, threading.TIMEOUT_MAX)
+        return min(first - now, self._shortest, threading.TIMEOUT_MAX)
 
     def _tell(self, stuck: Stuck, pulse: Pulse, beat: Heartbeat) -> None:
         frame = sys._current_frames().get(-1 if pulse.ident is None else pulse.ident)  # pyright: ignore[reportPrivateUsage]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from pamiq_jax.arguments import checked_integer
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
@@ -186,5 +187,11 @@ def _check(trainers: tuple[Trainer[Any, Any], ...], turns: tuple[int, ...] | Non
         raise InvalidValueError(
             "alternate: models of several trainers", twice, "one trainer for each", "let others read it"
         )
-    if turns is not None and (len(turns) != len(trainers) or min(turns) < 1):
-        raise InvalidValueError("alternate(turns)", turns, f"{len(trainers)} integers of at least 1, one a trainer")
+    given: Any = turns  # users may not type
+    if given is None:
+        return
+    expected = f"{len(trainers)} integers of at least 1, one a trainer"
+    if not isinstance(given, tuple | list) or len(cast(tuple[Any, ...], given)) != len(trainers):
+        raise InvalidValueError("alternate(turns)", given, expected)
+    for count in cast(tuple[Any, ...], given):
+        checked_integer("alternate(turns)", count, least=1)

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import optax
 
-from pamiq_jax.arguments import checked_names
+from pamiq_jax.arguments import checked_known, checked_names
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.facts import facts_html
@@ -196,6 +196,7 @@ def custom_trainer[S, B](
 
     Raises:
         InvalidValueError: names that are no tuple of names.
+        UnknownNameError: without a `publish`, a model to publish that is not trained.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -212,6 +213,9 @@ def custom_trainer[S, B](
     """
     for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
         checked_names(f"custom_trainer({argument})", names, "model")
+    if publish is None and trains is not None:
+        remedy = "give a `publish` that returns it"
+        checked_known("custom_trainer(publishes)", "trained model", publishes, trains, remedy)
     return Trainer(
         init,
         setup,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import optax
 
+from pamiq_jax.arguments import is_number
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.trainer.base import Trainer
@@ -37,7 +38,7 @@ def clip_gradients[S, B](trainer: Trainer[S, B], max_norm: float | jax.Array) ->
         -0.5 4.0
     """
     # A traced number (see `with_hyperparameters`) cannot be looked at.
-    if isinstance(max_norm, int | float) and not max_norm > 0:
+    if not isinstance(max_norm, jax.Array) and not (is_number(max_norm) and max_norm > 0):
         raise InvalidValueError("clip_gradients(max_norm)", max_norm, "more than 0", "float('inf') only measures")
 
     def change(optimization: Optimization) -> Optimization:

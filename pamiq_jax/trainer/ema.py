@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
-from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.arguments import checked_known, checked_names, is_number
+from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.wrapped import WrappedState, lift_trainer, with_params
+from pamiq_jax.trainer.skip import check_skips_inside, is_skipping
+from pamiq_jax.trainer.wrapped import WrappedState, check_trainer_given, lift_trainer, with_params
 from pamiq_jax.types import Metrics, Params
 
 type Decay = float | jax.Array | Callable[[jax.Array], jax.Array]
@@ -36,7 +38,8 @@ def ema[S, B](
     """Return a trainer that trains the same parameters, and publishes their moving average.
 
     After each step: `average = decay * average + (1 - decay) * params`. For a loss that needs the
-    average, see `with_targets`.
+    average, see `with_targets`. Steps that `skip_first` skips do not count: the average begins with the parameters as
+    they are when the first step is taken.
 
     Args:
         trainer: any trainer.
@@ -46,8 +49,9 @@ def ema[S, B](
             far (as in Adam, Kingma & Ba 2015); False lets them fade with the rest.
 
     Raises:
-        InvalidValueError: a decay outside [0, 1).
-        UnknownNameError: a model that is not trained.
+        InvalidValueError: a decay outside [0, 1), no trainer; from `init`, if some of several trainers that take turns
+            skip runs, since one average counts the steps of all: put it around each of them instead.
+        UnknownNameError: a model that is not trained; from `init` where the trainer takes whatever it is given.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -59,10 +63,10 @@ def ema[S, B](
         >>> print(state.params, trainer.publish(state))  # 6, and (3 + 2 * 6) / 3
         6.0 5.0
     """
+    check_trainer_given("ema", trainer)
     check_decay("ema(decay)", decay)
-    for name in models or ():
-        if trainer.trains is not None and name not in trainer.trains:
-            raise UnknownNameError("trained model", name, trainer.trains, "ema(models)")
+    checked_names("ema(models)", models, "model")
+    checked_known("ema(models)", "trained model", models, trainer.trains)
 
     def averaged(state: S) -> Params:
         params = cast(Any, state).params
@@ -70,6 +74,11 @@ def ema[S, B](
 
     def init(rng_key: jax.Array, params: Params, /) -> AveragedState[S]:
         inner = trainer.init(rng_key, params)
+        check_skips_inside("ema", inner)
+        if models is not None:
+            trained = cast(Any, inner).params
+            known = cast(Mapping[str, Params], trained) if isinstance(trained, Mapping) else {}
+            checked_known("ema(models)", "trained model", models, known)
         # A copy: the average is donated where it is published in another form, parameters are not.
         average = jax.tree.map(lambda leaf: jnp.array(leaf, _wide(leaf), copy=True), averaged(inner))
         return AveragedState(inner=inner, average=average, remaining=jnp.ones(()) if debias else None)
@@ -81,6 +90,10 @@ def ema[S, B](
         if remaining is not None:
             # Weights of the steps alone sum to 1 - remaining; a decay of 1 has not begun to average yet.
             share = 1 - (1 - share) / jnp.maximum(1 - remaining, jnp.finfo(jnp.float32).tiny)
+        if (is_resting := is_skipping(inner)) is not None:
+            share = jnp.where(is_resting, 0.0, share)
+            if remaining is not None and state.remaining is not None:
+                remaining = jnp.where(is_resting, state.remaining, remaining)
         average = decayed(state.average, averaged(inner), share)
         return AveragedState(inner=inner, average=average, remaining=remaining), metrics
 
@@ -136,5 +149,7 @@ def check_decay(argument: str, decay: Decay) -> None:
     Example:
         >>> check_decay("ema(decay)", 0.99)
     """
-    if isinstance(decay, int | float) and not 0 <= decay < 1:
+    if callable(decay) or isinstance(decay, jax.Array):
+        return
+    if not is_number(decay) or not 0 <= decay < 1:
         raise InvalidValueError(argument, decay, "a number in [0, 1)", "0.999 averages over about 1,000 steps")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pamiq_jax.arguments import checked_names, is_tuple_of
+from pamiq_jax.arguments import checked_function, checked_known, checked_names, checked_optimizer, is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, UnknownNameError
 from pamiq_jax.trainer.asked import asked_for
 from pamiq_jax.trainer.base import ReadingState, Trainer, TrainerState, custom_trainer
@@ -61,11 +61,10 @@ def gradient_trainer[P, B](
         >>> print(metrics["loss"], state.step)
         1.0 1
     """
+    checked_function("gradient_trainer(loss_fn)", loss_fn, "(params, batch, rng_key) -> (loss, metrics)")
     loss_fn = loss_fn if trains is None else naming_missing(loss_fn)
     _check_names(trains, publishes, reads)
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        remedy = "for several, one a model or group, see with_optimizers"
-        raise InvalidValueError("gradient_trainer(tx)", type(tx).__name__, "an optax transformation", remedy)
+    checked_optimizer("gradient_trainer(tx)", tx, "for several, one a model or group, see with_optimizers")
     return _build(loss_fn, Optimization(tx), trains, publishes, reads)
 
 
@@ -116,9 +115,7 @@ def _with_constants(loss_fn: LossFn[Any, Any], constants: Mapping[str, Params]) 
 def _check_names(trains: tuple[str, ...] | None, publishes: tuple[str, ...] | None, reads: tuple[str, ...]) -> None:
     for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
         checked_names(f"gradient_trainer({argument})", names, "model")
-    for name in publishes or ():
-        if trains is not None and name not in trains:
-            raise UnknownNameError("trained model", name, trains, "gradient_trainer(publishes)")
+    checked_known("gradient_trainer(publishes)", "trained model", publishes, trains)
     if reads and trains is None:
         raise InvalidValueError("gradient_trainer(trains)", None, "names of models", "say which are not only read")
     if both := [name for name in reads if name in (trains or ())]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pamiq_jax.arguments import checked_floating
 from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.types import Metrics, Params
 
@@ -47,6 +48,9 @@ def first_opt_state(optimization: Optimization, params: Params) -> optax.OptStat
         optimization: of a trainer.
         params: what it trains.
 
+    Raises:
+        InvalidValueError: naming a leaf that is no float.
+
     Example:
         >>> params = {"w": jnp.zeros(2)}
         >>> tx = optax.GradientTransformation(lambda params: params, lambda updates, state, params: (updates, state))
@@ -54,7 +58,7 @@ def first_opt_state(optimization: Optimization, params: Params) -> optax.OptStat
         False
     """
     taken = {id(leaf) for leaf in jax.tree.leaves(params)}
-    first = optimization.tx.init(params)
+    first = optimization.tx.init(checked_floating(params))
     return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in taken else leaf, first)
 
 

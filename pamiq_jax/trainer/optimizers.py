@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import optax
 
+from pamiq_jax.arguments import checked_function, checked_optimizer, in_short
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.asked import takes_what_is_asked
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.evaluated import EvaluateFn, evaluate_within
 from pamiq_jax.trainer.optimization import Optimization
-from pamiq_jax.trainer.wrapped import change_optimization
+from pamiq_jax.trainer.wrapped import change_optimization, check_trainer_given
 from pamiq_jax.types import Params
 
 type Labels = Callable[[Params], Any]
@@ -36,7 +37,7 @@ def with_optimizers[S, B](
             where the trainer has several, else names of layers.
 
     Raises:
-        InvalidValueError: no group, or a trainer that does not show its gradients.
+        InvalidValueError: no group, no optimizer, or a trainer that does not show its gradients.
         UnknownNameError: a model that the trainer does not train; from `init`, a group that has no parameters.
 
     Example:
@@ -50,6 +51,12 @@ def with_optimizers[S, B](
         >>> print(state.params["policy"], state.params["value"])
         -1.0 -10.0
     """
+    check_trainer_given("with_optimizers", trainer)
+    if not isinstance(cast(Any, by_group), Mapping):
+        raise InvalidValueError("with_optimizers(by_group)", in_short(by_group), "a dict of optimizers by group")
+    for name, tx in by_group.items():
+        checked_optimizer(f"with_optimizers(by_group) of group {name!r}", tx)
+    checked_function("with_optimizers(labels)", labels, "(params) -> names of groups", is_optional=True)
     groups, rest = dict(by_group), "rest"
     while rest in groups:
         rest += "_"

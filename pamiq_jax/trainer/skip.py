@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from pamiq_jax.arguments import checked_integer
+from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.wrapped import WrappedState, check_traceable, lift_trainer
 from pamiq_jax.types import Metrics, Params
@@ -78,6 +79,41 @@ def skip_first[S, B](trainer: Trainer[S, B], runs: int) -> Trainer[SkippingState
         return state.replace(inner=inner)
 
     return lift_trainer(trainer, partial(skip_first, runs=runs), init=init, setup=setup, step=step, teardown=teardown)
+
+
+def is_skipping(state: Any) -> jax.Array | None:
+    """Return `bool[]`: whether the present run of a trainer changes nothing; None if it never skips one.
+
+    Args:
+        state: of a trainer, whatever is around its `skip_first`.
+
+    Example:
+        >>> is_skipping(WrappedState(SkippingState(0, skips=jnp.int32(1), is_skipping=jnp.bool_(True)))).item()
+        True
+    """
+    found: jax.Array | None = None
+    while isinstance(state, WrappedState):
+        if isinstance(state, SkippingState):
+            found = state.is_skipping if found is None else found | state.is_skipping
+        state = cast(WrappedState[Any], state).inner
+    return found
+
+
+def check_skips_inside(name: str, state: Any) -> None:
+    """Raise if some of the trainers that take turns skip runs, which whoever looks from outside cannot tell.
+
+    Raises:
+        InvalidValueError: naming the combinator that counts steps.
+
+    Example:
+        >>> check_skips_inside("ema", WrappedState({"a": 1}))
+    """
+    while isinstance(state, WrappedState):
+        state = cast(WrappedState[Any], state).inner
+    parts = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SkippingState))
+    if any(isinstance(part, SkippingState) for part in parts):
+        expected, remedy = "no `skip_first` within it", f"put {name} around the trainers that it is given"
+        raise InvalidValueError(f"{name}(trainer), an `alternate`,", "one with skip_first", expected, remedy)
 
 
 def _no_value(metric: Any) -> jax.Array:

@@ -9,10 +9,12 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from pamiq_jax import trees
+from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.ema import Decay, check_decay, decay_at, decayed
-from pamiq_jax.trainer.wrapped import lift_optimization
+from pamiq_jax.trainer.wrapped import check_trainer_given, lift_optimization
 from pamiq_jax.types import Metrics, Params
 
 
@@ -39,7 +41,8 @@ def with_targets[S, B](
     Raises:
         UnknownNameError: a target that the trainer does not read, a source that it does not train, or a
             model to publish that it does not have.
-        InvalidValueError: a decay outside [0, 1).
+        InvalidValueError: a decay outside [0, 1), no trainer, no dict; from `init`, a target given in another form
+            than its source.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -59,6 +62,10 @@ def with_targets[S, B](
         for source in targets.values():
             if source not in by_name:
                 raise UnknownNameError("model", source, by_name, "trainer.init")
+        for target, source in targets.items():
+            if target in by_name and (problem := trees.difference(by_name[source], by_name[target])) is not None:
+                remedy = f"initialize it like {source!r}, or leave it out: it starts as a copy"
+                raise InvalidValueError(f"target {target!r}", problem, f"the form of its source {source!r}", remedy)
         copies = {target: jax.tree.map(jnp.copy, by_name[source]) for target, source in targets.items()}
         return trainer.init(rng_key, {**by_name, **copies})
 
@@ -90,14 +97,16 @@ def _check(
     trainer: Trainer[Any, Any], targets: Mapping[str, str], decay: Decay, publishes: tuple[str, ...] | None
 ) -> tuple[str, ...]:
     """Return what is published."""
+    check_trainer_given("with_targets", trainer)
     check_decay("with_targets(decay)", decay)
+    if not isinstance(cast(Any, targets), Mapping):
+        raise InvalidValueError("with_targets(targets)", targets, "a dict {target: source} of models' names")
     for target, source in targets.items():
         if target not in trainer.reads:
             raise UnknownNameError("read model", target, trainer.reads, "with_targets(targets)")
         if source not in (trainer.trains or ()):
             raise UnknownNameError("trained model", source, trainer.trains or (), "with_targets(targets)")
-    if isinstance(publishes, str):
-        raise InvalidValueError("with_targets(publishes)", publishes, "a tuple of model names")
+    checked_names("with_targets(publishes)", publishes, "model")
     known = tuple(trainer.publishes or ())
     for name in publishes or ():
         if name not in known and name not in targets:

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.struct
 
+from pamiq_jax.arguments import checked_kind
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.trainer.base import Trainer
@@ -109,6 +110,21 @@ def with_params(trainer: Trainer[Any, Any], state: Any, params: Params) -> Any:
     return state.replace(params=params)
 
 
+def check_trainer_given(name: str, trainer: Any) -> None:
+    """Raise if a combinator is given what is no trainer.
+
+    Raises:
+        InvalidValueError: naming the combinator.
+
+    Example:
+        >>> check_trainer_given("ema", 1)
+        Traceback (most recent call last):
+        ...
+        pamiq_jax.errors.InvalidValueError: ema(trainer) is 'int', expected a Trainer; make one with gradient_trainer...
+    """
+    checked_kind(f"{name}(trainer)", trainer, Trainer, "a Trainer", "make one with gradient_trainer or custom_trainer")
+
+
 def check_traceable(name: str, trainer: Trainer[Any, Any]) -> None:
     """Raise if a combinator that traces the step is given a trainer that cannot be traced.
 
@@ -119,6 +135,7 @@ def check_traceable(name: str, trainer: Trainer[Any, Any]) -> None:
         >>> from pamiq_jax.trainer import custom_trainer
         >>> check_traceable("skip_first", custom_trainer(lambda key, params: 0, lambda state, batch: (state, {})))
     """
+    check_trainer_given(name, trainer)
     if not trainer.compiled:
         raise InvalidValueError(
             f"{name}(trainer.compiled)", False, "a trainer whose step can be traced", "decide in the step instead"
@@ -138,8 +155,9 @@ def change_optimization[S, B](
         change: `(optimization) -> optimization`.
 
     Raises:
-        InvalidValueError: the trainer does not show its gradients.
+        InvalidValueError: it is no trainer, or does not show its gradients.
     """
+    check_trainer_given(name, trainer)
     if trainer.with_optimization is None:
         raise InvalidValueError(
             f"{name}(trainer)",

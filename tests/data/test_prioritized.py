@@ -100,6 +100,22 @@ def test_nan_changes_nothing_not_even_an_earlier_priority_of_the_same_record() -
     assert state.sums[4:].tolist() == [5.0, 6.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_sums_of_large_priorities_are_finite_and_equal_ones_equally_likely(alpha: float) -> None:
+    buffer, state = filled(9, [1e38] * 9, alpha=alpha)
+    batch = buffer.sample(state, 9, 0, KEY)
+    assert np.isfinite([float(state.sums[1]), float(state.largest)]).all()
+    assert (batch.indices.tolist(), batch.weights.tolist()) == (list(range(9)), [1.0] * 9)
+
+
+def test_there_is_nothing_to_sample_where_all_priorities_are_0() -> None:
+    buffer, state = filled(4, [0.0, 0.0], alpha=1.0)
+    can_sample: Any = jax.jit(buffer.can_sample)
+    assert not can_sample(buffer.init(jnp.int32(0)))
+    assert not can_sample(state)
+    assert can_sample(buffer.add(state, jnp.array([3]), 1))
+
+
 def test_a_batch_without_any_priority_weighs_nothing() -> None:
     empty: Any = prioritized_buffer(capacity=4)
     for state in (empty.init(jnp.int32(0)), filled(4, [0.0, 0.0])[1]):

@@ -100,8 +100,15 @@ def test_a_compiled_agent_observes_it_acts_in_it_and_learns_from_it(name: str, n
 @pytest.mark.parametrize("num_envs", [0, 2])
 @pytest.mark.parametrize("space", [spaces.Discrete(3, start=1), spaces.MultiDiscrete([3, 4], start=[1, 0])])
 def test_a_space_that_does_not_count_from_0_is_refused(space: Any, num_envs: int) -> None:
-    with pytest.raises(InvalidValueError, match=r"observation_space is .*, expected a space that counts from 0.*Trans"):
+    message = (
+        r"observation_space is .*, expected a space that counts from 0.*wrappers\.TransformObservation\(environment"
+    )
+    with pytest.raises(InvalidValueError, match=message):
         echo(space, num_envs)
+    with pytest.raises(
+        InvalidValueError, match=r"action_space is .*wrappers\.TransformAction\(environment, lambda action"
+    ):
+        space_spec(space, "action_space")
 
 
 def test_the_remedy_for_it_shifts_what_an_agent_does() -> None:

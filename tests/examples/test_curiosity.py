@@ -1,7 +1,8 @@
 """Surprise alone leads further than chance.
 
 At 3,000 ticks, seeds 0 to 4 reach 67, 80, 72, 85 and 81 % of the cells, against 35, 28, 32, 30 and 38 % at random;
-at 1,000 they reach 54, 74, 49, 65 and 34 %. The test runs one of them, shorter.
+at 1,000 they reach 54, 74, 49, 65 and 34 %, against 23, 23, 25, 25 and 23 %: from 1.48 to 3.2 times as many. The test
+runs the median of them, shorter, and asks for what all five reach.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from examples import curiosity as example
 from pamiq_jax.data import Record
 
 TICKS = 1_000
-SEED = 1
+SEED = 0
 FLAGS = ("terminated", "truncated", "autoreset")
 
 
 def test_a_curious_agent_visits_more_of_its_world_than_a_random_one() -> None:
     visits, random = example.Visits(), example.act_at_random(TICKS, seed=SEED)
     pj.run_lockstep(example.make_system(seed=SEED), TICKS, seed=SEED, on_interaction=visits, check_donation=True)
-    assert visits.shares()[-1] > 1.5 * random.shares()[-1], (visits.shares()[-1], random.shares()[-1])
+    assert visits.shares()[-1] > 1.2 * random.shares()[-1], (visits.shares()[-1], random.shares()[-1])
 
 
 def test_nothing_that_is_learned_from_has_the_reward_of_the_environment() -> None:

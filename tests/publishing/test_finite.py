@@ -23,6 +23,13 @@ def test_what_is_no_number_with_a_fraction_is_finite(tree: Any) -> None:
     check_finite(tree)
 
 
+def test_models_may_lie_on_different_devices() -> None:
+    there = jax.device_put(jnp.array([1.0, jnp.nan]), jax.devices()[1])
+    check_finite({"here": jnp.ones(3), "there": jax.device_put(jnp.ones(2), jax.devices()[1])})
+    with pytest.raises(NonFiniteError, match=r"\['there'\] \(1 of 2 numbers\)"):
+        check_finite({"here": jnp.ones(3), "there": there})
+
+
 def test_the_leaves_at_fault_are_named() -> None:
     params = {
         "good": {"w": jnp.ones(3), "key": jax.random.key(0)},

@@ -310,6 +310,9 @@ class TestNames:
         with pytest.raises(InvalidTransitionError) as raised:
             run.pause()
         assert "on_paused of interaction 'agent'" in str(raised.value.__cause__)
+        assert str(raised.value).endswith("worker \"on_paused of interaction 'agent'\" failed: ValueError: boom")
+        with pytest.raises(InvalidTransitionError, match=r"resume is not possible in phase failed; .*ValueError: boom"):
+            run.resume()
         run.stop()
 
     def test_a_subscriber_that_raises_is_told_nothing_more(self) -> None:

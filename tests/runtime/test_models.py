@@ -16,7 +16,7 @@ from pamiq_jax.conditions import max_duty
 from pamiq_jax.errors import InvalidValueError, PublishMismatchError, UnknownNameError, WorkerError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.trainer import ReadingState
-from tests.runtime.fakes import fed_system, python_trainer
+from tests.runtime.fakes import World, fed_system, python_trainer
 from tests.runtime.test_train import Bench
 
 
@@ -106,6 +106,19 @@ def test_a_group_publishes_in_one_swap() -> None:
     assert versions == [None, 1, None, 2]
     params = bench.cells.store.latest.params
     assert float(params["policy"][0]) == float(params["value"][0]) == 2
+
+
+def test_an_agent_of_models_on_different_devices_is_told_the_remedy() -> None:
+    def act(params: Any, carry: Any, observation: Any, rng_key: Any) -> Any:
+        return carry, params["here"] + params["there"], {}
+
+    models = {"here": pj.Model(jnp.float32(0)), "there": pj.Model(jnp.float32(0), device=jax.devices()[1])}
+    system = pj.System(models=models, interaction=pj.Interaction(pj.Agent(act), World()))
+    with pytest.raises(ValueError, match="incompatible devices") as raised:
+        pj.compile_system(system)
+    (note,) = (note for note in raised.value.__notes__ if "the agent uses" in note)
+    assert f"'there': ['{jax.devices()[1]}']" in note
+    assert note.endswith("give all models that the agent uses the same Model(device=), or none of them any")
 
 
 def test_published_in_another_dtype_and_place() -> None:

@@ -220,7 +220,7 @@ class TestErrors:
     def test_a_buffer_that_does_not_say_which_records_it_drew(self) -> None:
         buffer = pj.prioritized_buffer(8, example=0.0)
         silent = buffer._replace(
-            sample=pj.ring_buffer(8).sample, init=pj.ring_buffer(8).init, add=pj.ring_buffer(8).add
+            sample=pj.ring_buffer(8).sample, init=pj.ring_buffer(8).init, add=pj.ring_buffer(8).add, can_sample=None
         )
         with pytest.raises(InvalidValueError, match=r"buffer 'x' sample is 'Record', expected a batch with the field"):
             pj.compile_system(system(buffer=silent))

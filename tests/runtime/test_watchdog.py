@@ -125,10 +125,16 @@ class TestByHand:
         control.heartbeats["w"].enter(COMPILING)
         assert watchdog.look() == 7.0
 
-    def test_limits_are_on_the_systems_clock(self) -> None:
-        _, control, watchdog = by_hand(pj.Deadlines(training=50.0), scale=10.0)
+    def test_limits_are_real_seconds_whatever_the_time_scale(self, heard: Heard) -> None:
+        clock, control, watchdog = by_hand(pj.Deadlines(training=50.0, pausing=20.0), scale=200.0)
         control.heartbeats["w"].enter(CHUNK)
-        assert watchdog.look() == 5.0
+        clock.advance(0.4 * 200.0)  # a chunk of 0.4 real seconds
+        assert (watchdog.look(), watchdog.stuck, heard.messages) == (20.0, (), [])
+        control.send(SystemEvent.STOP)
+        clock.advance(19.0 * 200.0)
+        assert (watchdog.look(), watchdog.stuck) == (1.0, ())
+        clock.advance(200.0)
+        assert [stuck.seconds for stuck in watchdog.stuck] == [20.4]
 
     def test_nobody_is_due_while_it_is_paused(self) -> None:
         clock, control, watchdog = by_hand()

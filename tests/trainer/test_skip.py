@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from pamiq_jax.errors import InvalidValueError
-from pamiq_jax.trainer import custom_trainer, gradient_trainer, skip_first
+from pamiq_jax.trainer import alternate, custom_trainer, ema, gradient_trainer, skip_first
 from pamiq_jax.trainer.forward import forwarded_leaves
 
 KEY = jax.random.key(0)
@@ -50,6 +50,43 @@ def test_setup_and_teardown_are_skipped_too() -> None:
     state = trainer.teardown(trainer.setup(trainer.init(KEY, jnp.zeros(2))))
     assert state.params.tolist() == [0, 0]
     assert trainer.teardown(trainer.setup(state)).params.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("debias", [True, False])
+def test_an_average_is_the_same_on_either_side_and_skipped_steps_do_not_move_it(debias: bool) -> None:
+    inside, outside = skip_first(ema(INNER, 0.9, debias=debias), 2), ema(skip_first(INNER, 2), 0.9, debias=debias)
+    alone = ema(INNER, 0.9, debias=debias)
+    published: list[Any] = []
+    for trainer, runs in ((alone, 3), (inside, 5), (outside, 5)):
+        state = trainer.init(KEY, jnp.full(2, 100.0))
+        for _ in range(runs):
+            state = trainer.setup(state)
+            for _ in range(2):
+                state, _ = trainer.step(state, jnp.ones(2))
+            state = trainer.teardown(state)
+        published.append(trainer.publish(state))
+    assert jnp.array_equal(published[0], published[1])
+    assert jnp.array_equal(published[0], published[2])
+
+
+def test_until_the_first_step_the_average_is_what_others_make_of_the_model() -> None:
+    trainer = ema(skip_first(gradient_trainer(lambda p, b, k: (p["m"] * b, {}), optax.sgd(0.1), trains=("m",)), 1), 0.9)
+    state = trainer.setup(trainer.init(KEY, {"m": jnp.float32(100)}))
+    state, _ = trainer.step(trainer.receive(state, {"m": jnp.float32(5)}), jnp.float32(1))
+    assert float(trainer.publish(state)["m"]) == 5
+
+
+def test_an_average_around_several_of_which_one_skips_is_refused() -> None:
+    def of(name: str) -> Any:
+        return gradient_trainer(lambda p, b, k: (p[name] * b, {}), optax.sgd(0.1), trains=(name,))
+
+    params = {"a": jnp.float32(0), "b": jnp.float32(0)}
+    with pytest.raises(
+        InvalidValueError, match=r"ema\(trainer\), an `alternate`, .*; put ema around the trainers that"
+    ):
+        ema(alternate(skip_first(of("a"), 1), of("b")), 0.9).init(KEY, params)
+    state = alternate(ema(skip_first(of("a"), 1), 0.9), of("b")).init(KEY, params)
+    assert int(state.step) == 0
 
 
 def test_it_compiles_once_for_both() -> None:
