@@ -32,7 +32,8 @@ def asked_for(value_fn: Callable[[Params], jax.Array], value: jax.Array, gradien
 def takes_what_is_asked(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Return an optimizer that is given what it asks for by name, and no more.
 
-    Some of optax say that they take any further arguments, and refuse those that they do not know.
+    Some of optax say that they take any further arguments, and refuse those that they do not know. One that hands on
+    whatever it is given (a chain) is given no `grad_fn`: line searches refuse it, so an opaque SAM stands alone.
 
     Args:
         tx: any optax transformation.
@@ -46,10 +47,10 @@ def takes_what_is_asked(tx: optax.GradientTransformation) -> optax.GradientTrans
     """
     supported = optax.with_extra_args_support(tx)
     named = inspect.signature(supported.update).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values()):
-        return supported
+    hands_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values())
 
     def update(updates: Any, state: Any, params: Any = None, **asked: Any) -> Any:
-        return supported.update(updates, state, params, **{name: asked[name] for name in asked if name in named})
+        given = {name: asked[name] for name in asked if (name != "grad_fn" if hands_on else name in named)}
+        return supported.update(updates, state, params, **given)
 
     return optax.GradientTransformationExtraArgs(supported.init, update)
