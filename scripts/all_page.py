@@ -361,6 +361,56 @@ True""",
 }
 
 
+# What fits a type: a line each, below the table of its room.
+VALUES = {
+    "Event": "event: Event = pj.SystemEvent.PAUSE",
+    "Phase": "phase: Phase = pj.TrainerPhase.TRAINING",
+    "ConditionFn": "every_other_step: ConditionFn = lambda now, last: now.steps % 2 == 0",
+    "ConditionLike": "either: ConditionLike = pj.min_new(3) | every_other_step",
+    "Count": "count: Count = 3",
+    "Spans": "spans: Spans = {'records': ((10, float('inf')),)}",
+    "Truth": "truth: Truth = True",
+    "ChangeFn": "forget: ChangeFn = lambda state: state.replace(opt_state=())",
+    "ChunkFn": "still: ChunkFn = lambda state, buffer_state, position, rng_key: (state, {})",
+    "Decay": "decay: Decay = lambda steps: 1 - 1 / (steps + 1)",
+    "InitFn": "init: InitFn = lambda rng_key, params: pj.TrainerState(params, (), 0, rng_key)",
+    "Labels": "labels: Labels = lambda params: dict.fromkeys(params, 'slow')",
+    "LossFn": "loss_fn: LossFn = lambda params, batch, rng_key: (((params - batch) ** 2).mean(), {})",
+    "PublishFn": "publish: PublishFn = lambda state: {'encoder': state.params['encoder']}",
+    "ReceiveFn": "receive: ReceiveFn = lambda state, models: state.replace(params={**state.params, **models})",
+    "SampleFn": "newest: SampleFn = lambda buffer_state, position, rng_key: buffer_state.records[-8:]",
+    "StepFn": "step: StepFn = lambda state, batch: (state.replace(step=state.step + 1), {'mean': batch.mean()})",
+    "EvaluateFn": "evaluate: EvaluateFn = optax.contrib.schedule_free_eval_params",
+    "LinenLossFn": "loss_fn: LinenLossFn = lambda variables, batch, rngs: (variables['params'].sum(), ({}, {}))",
+    "NnxLossFn": "loss_fn: NnxLossFn = lambda module, batch: ((module(batch) ** 2).mean(), {})",
+    "EquinoxLossFn": "loss_fn: EquinoxLossFn = lambda module, state, batch, key: (module(batch).sum(), (state, {}))",
+    "BorderFn": "ends_segment: BorderFn = lambda data: data['done']",
+    "MixFn": "first: MixFn = lambda states, batch_size, position, rng_key: states[0].records[:batch_size]",
+    "Overflow": "overflow: Overflow = 'drop_newest'",
+    "Placement": "placement: Placement = 'host'",
+    "Sampling": "sampling: Sampling = 'epochs'",
+    "MakeFn": "numbers: MakeFn = lambda epoch: iter(range(10 * epoch, 10 * epoch + 10))",
+    "OnTransition": "tell: OnTransition = lambda transition: print(transition.machine, transition.after)",
+    "Repair": "repair: Repair = {'vae': lambda state: state}",
+    "RepairFn": "slower: RepairFn = lambda state: pj.set_hyperparameters(state, learning_rate=1e-4)",
+}
+
+
+def row_examples(prefix: str, names: list[str]) -> str:
+    """Return an example of each row of a table: a value that fits a type, or what an error can be caught as."""
+    if prefix == "pamiq_jax.errors":
+        lines = ["import pamiq_jax.errors as errors"]
+        for name in names:
+            bases = [base.__name__ for base in getattr(pamiq_jax.errors, name).__mro__ if base.__module__ == "builtins"]
+            lines.append(f"issubclass(errors.{name}, {bases[0]})")
+        return "\n".join(f">>> {text}" + "\nTrue" * text.startswith("issubclass") for text in lines)
+    first = (
+        [f"from {prefix} import {', '.join(names)}"] if prefix != "pj" else [f"{name} = pj.{name}" for name in names]
+    )
+    imports = ["import optax"] * ("EvaluateFn" in names)
+    return "\n".join(f">>> {text}" for text in [*imports, *first, *(VALUES[name] for name in names)])
+
+
 def pages() -> Iterator[tuple[str, str, str, Any]]:
     """Give the heading, the prefix, the name and the thing, of each public name in order."""
     by_room: dict[str, list[tuple[str, Any]]] = {room: [] for room in ROOMS}
@@ -428,7 +478,7 @@ def line(thing: Any) -> str:
 
 
 def is_row(prefix: str, thing: Any) -> bool:
-    """Return whether a name stands in a table: types of functions, and errors, whose example is what raises them."""
+    """Return whether a name stands in a table: types of functions and values, and errors."""
     return isinstance(thing, TypeAliasType) or prefix == "pamiq_jax.errors"
 
 
@@ -449,6 +499,8 @@ def page() -> str:
         if rows:
             escaped = [f"| `{name}` | {text.replace('|', chr(92) + '|')} |\n" for name, text in rows]
             parts.append("\n| name | what it is |\n|---|---|\n" + "".join(escaped))
+            prefix = next(prefix for prefix, _, thing in here if is_row(prefix, thing))
+            parts.append(f"\n```pycon\n{row_examples(prefix, [name for name, _ in rows])}\n```\n")
     return "".join(parts)
 
 

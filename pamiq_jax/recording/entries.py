@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ class Begin(NamedTuple):
         device: what it ran on.
         jax_version: of JAX.
         faults: the policy for trainers that fail, in words.
+        chunk_steps: steps in a chunk, by trainer; none in a log of an earlier version.
     """
 
     seed: int
@@ -43,6 +45,7 @@ class Begin(NamedTuple):
     device: str
     jax_version: str
     faults: str
+    chunk_steps: Mapping[str, int] = MappingProxyType({})
 
 
 class Drain(NamedTuple):

@@ -105,7 +105,7 @@ class Recording:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in first.items()
         }
-        self.begin = Begin(**{name: fields[name] for name in Begin._fields})
+        self.begin = Begin(**{name: fields[name] for name in Begin._fields if name in fields})
 
     def ticks(self) -> Iterator[TickEntry]:
         """Yield the ticks of the training thread, oldest first.

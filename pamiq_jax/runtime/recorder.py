@@ -188,6 +188,7 @@ class Recorder:
             str(jax.devices()[0].device_kind),
             jax.__version__,
             ready.compiled.programs.faults.describe(),
+            {name: schedule.chunk for name, schedule in system.trainers.items()},
         )
         try:
             folder = new_folder(self._directory)

@@ -30,6 +30,7 @@ from pamiq_jax.runtime.saving import Origin, begin
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
+from pamiq_jax.runtime.tuning import with_chunks
 from pamiq_jax.trainer import set_hyperparameters
 from pamiq_jax.trees import zeros_of
 from pamiq_jax.types import Metrics
@@ -106,7 +107,7 @@ def replay(
 
     Args:
         directory: of the run.
-        system: what was launched.
+        system: what was launched; its chunks have the lengths that were recorded.
         number: which launch, of a run that was resumed; None for the newest, or the newest that can have published
             `until`. One that was killed before it had begun is passed over.
         until: stop as soon as this version is published; None goes to the end.
@@ -141,6 +142,9 @@ def replay(
     if (policy := faults.describe()) != recording.begin.faults:
         recorded = f"{recording.begin.faults}, as it was launched"
         raise InvalidValueError("replay(faults)", policy, recorded, "pass the `faults=` that `launch` was given")
+    lengths = recording.begin.chunk_steps
+    fitting = {name for name, schedule in system.trainers.items() if schedule.steps % lengths.get(name, 1) == 0}
+    system = with_chunks(system, {name: lengths[name] for name in lengths if name in fitting})
     compiled = compile_system(system, seed=recording.begin.seed, donates=False, faults=faults)
     clock = VirtualClock()
     begun = begin(compiled, Origin(recording.directory / START), clock)

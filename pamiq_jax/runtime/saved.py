@@ -171,6 +171,7 @@ def restored_cut(
         name: run._replace(
             prefetched=_prefetched(compiled, cut.learner, name, prefetched.get(name), partial=partial),
             faults=restored_faults(name, run, faults.get(name), names.leaf),
+            **_place_in_run(name, run, compiled.programs.system.trainers[name].chunk),
         )
         for name, run in cut.learner.trainers.items()
     }
@@ -238,10 +239,28 @@ def _trainer_run(values: dict[str, Any]) -> TrainerRun:
     return run._replace(phase=TrainerPhase.WAITING, chunk=0, reason=f"restored; it was {phase}")
 
 
+def _place_in_run(name: str, run: TrainerRun, chunk: int) -> dict[str, int]:
+    """Return how many chunks a run has behind it, if its chunks have another length from here on.
+
+    Raises:
+        StateMismatchError: the steps that are done are no whole number of such chunks.
+    """
+    if run.phase is not TrainerPhase.TRAINING or run.chunk_steps in (0, chunk):
+        return {}
+    done, remainder = divmod(run.chunk * run.chunk_steps, chunk)
+    if remainder:
+        steps = f"trainer {name!r} is within a run, {run.chunk * run.chunk_steps} steps in"
+        remedy = f"resume with steps_per_chunk={run.chunk_steps}, which it was saved with, or with a divisor of it"
+        raise StateMismatchError([f"{steps}: no whole number of chunks of {chunk}"], remedy=remedy)
+    return {"chunk": done, "chunk_steps": chunk}
+
+
 def _prefetched(
     compiled: Compiled, learner: LearnerState, name: str, stored: Mapping[str, Any] | None, *, partial: bool
 ) -> PyTree | None:
-    gather = compiled.programs.trainers[name].gather
+    gather, run = compiled.programs.trainers[name].gather, learner.trainers[name]
+    if run.chunk_steps not in (0, compiled.programs.system.trainers[name].chunk):
+        return None  # they are of another number of steps
     if stored is None or gather is None:
         return None
     sources = compiled.programs.system.trainers[name].sources

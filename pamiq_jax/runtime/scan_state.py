@@ -185,7 +185,7 @@ def learner_of(ready: Ready, scanned: Scanned) -> LearnerState:
         if is_there:
             members[name] = params
     return LearnerState(
-        {name: _trainer_run(learner.trainers[name]) for name in system.trainers},
+        {name: _trainer_run(learner.trainers[name], schedule.chunk) for name, schedule in system.trainers.items()},
         {
             name: BufferRun(
                 run.state, int(run.inserted), int(run.newest_ms), programs.size(name, run.state, int(run.inserted))
@@ -198,7 +198,7 @@ def learner_of(ready: Ready, scanned: Scanned) -> LearnerState:
     )
 
 
-def _trainer_run(run: ScannedTrainer) -> TrainerRun:
+def _trainer_run(run: ScannedTrainer, chunk: int) -> TrainerRun:
     return TrainerRun(
         run.state,
         run.data_key,
@@ -210,6 +210,7 @@ def _trainer_run(run: ScannedTrainer) -> TrainerRun:
         int(run.steps),
         last={key: progress.as_ints() for key, progress in run.last.items()},
         after={name: int(finished) for name, finished in run.after.items()},
+        chunk_steps=chunk if run.runs else 0,
     )
 
 

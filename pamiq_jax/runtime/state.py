@@ -86,6 +86,7 @@ class TrainerRun(NamedTuple):
         prefetched: the batches of the run's next chunk from buffers on the host, maybe still under way; None between
             two runs, and where there are no such buffers.
         faults: how it has failed so far.
+        chunk_steps: steps in each chunk of the run under way; 0 if a state of an earlier version does not say.
     """
 
     state: Any
@@ -103,6 +104,7 @@ class TrainerRun(NamedTuple):
     reason: str = "not asked yet"
     prefetched: PyTree = None
     faults: Faults = Faults()
+    chunk_steps: int = 0
 
 
 class LearnerState(NamedTuple):

@@ -211,6 +211,7 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
         run_key=work.programs.fold_in(run.data_key, np.int32(run.runs)),
         runs=run.runs + 1,
         chunk=0,
+        chunk_steps=work.trainer.steps,
         last=last,
         after={name: learner.trainers[name].finished for name in work.schedule.after},
     )

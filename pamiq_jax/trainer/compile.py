@@ -93,7 +93,7 @@ def compile_trainer[S](
         check_step(trainer, state, *batch)
     return TrainerPrograms(
         setup=_compile_change("setup", trainer.setup, state),
-        chunk=_compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key),
+        chunk=_compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key, steps),
         publish=jit_forwarding(trainer.publish, state),
         teardown=_compile_change("teardown", trainer.teardown, state),
         steps=steps,
@@ -176,7 +176,7 @@ def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S
 
 
 def _compile_chunk[S](
-    chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array
+    chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array, steps: int
 ) -> ChunkFn[S]:
     treedef = jax.tree.structure(state)
     passing = _passing(chunk, plan, state, buffer_state, rng_key)
@@ -193,14 +193,19 @@ def _compile_chunk[S](
         by_place = dict(zip([*kept_places, *donated_places], [*kept, *donated], strict=True))
         state, metrics = chunk(treedef.unflatten(by_place[place] for place in places), buffer_state, position, rng_key)
         leaves, _, donated = split(state)
-        return [leaves[place] for place in returned], donated, metrics
+        return [leaves[place] for place in returned], donated, metrics, position + steps
 
+    # A number takes as long to get to the device as all the rest of a call; the next position is there already.
+    following: dict[int, jax.Array] = {}
     program = jax.jit(split_chunk, donate_argnums=1)
     program = program.lower(*split(state)[1:], buffer_state, np.int32(0), rng_key).compile()
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         leaves, kept, donated = split(state)
-        kept, donated, metrics = program(kept, donated, buffer_state, np.int32(position), rng_key)
+        number = int(position)
+        first = following.get(number, np.int32(number))
+        following.clear()
+        kept, donated, metrics, following[number + steps] = program(kept, donated, buffer_state, first, rng_key)
         for place, leaf in zip(returned, kept, strict=True):
             leaves[place] = leaf
         for place, leaf in zip(donated_places, donated, strict=True):

@@ -180,7 +180,8 @@ def shorten() -> None:
 SYSTEMS = {**BUFFERS, **EXAMPLES}
 GROUPS: dict[str, tuple[str, ...]] = {
     "buffers": tuple(BUFFERS),
-    "digits": ("vae", "jepa", "gan", "classifiers, linen", "classifiers, nnx", "replicas"),
+    "digits": ("vae", "jepa", "gan"),
+    "classifiers": ("classifiers, linen", "classifiers, nnx", "replicas"),
     "control": ("cartpole", "ppo, discrete", "ppo, continuous"),
     "worlds": ("forward_dynamics", "dreamer", "curiosity"),
 }

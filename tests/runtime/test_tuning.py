@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import pytest
 
 import pamiq_jax as pj
-from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.checkpoint import StateStore, latest_n
+from pamiq_jax.errors import InvalidValueError, StateMismatchError
+from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime import tuning
-from tests.runtime.fakes import PATIENCE, fed_system, python_trainer
+from tests.runtime.fakes import PATIENCE, SavedWorld, fed_system, learner, learning_system, python_trainer
 from tests.runtime.test_models import changing, scheduled
 
 
@@ -74,7 +77,7 @@ def test_it_settles_where_measurements_go_up_and_down(monkeypatch: pytest.Monkey
 def test_a_real_one_runs_and_says_why() -> None:
     with pytest.raises(InvalidValueError, match=r"tune_chunks\(latency_budget_ms\) is 0, expected more than 0"):
         pj.tune_chunks(system_of(), latency_budget_ms=0)
-    system = system_of(t=scheduled(adding("t"), steps=32, when=pj.min_size(1)))
+    system = system_of(t=scheduled(adding("t"), steps=32, when=pj.min_new(1)))
     tuned = pj.tune_chunks(system, latency_budget_ms=10_000)
     with pj.launch(tuned) as run:
         run.collect("x", 1.0)
@@ -82,3 +85,41 @@ def test_a_real_one_runs_and_says_why() -> None:
         status = run.status.trainers["t"]
     assert status.steps_per_chunk == 32
     assert status.chunk_reason.startswith("a whole run takes ")
+
+
+class TestOtherLengths:
+    """What was begun with chunks of one length goes on with another where that can be exact."""
+
+    def system(self, chunk: int | None) -> pj.System:
+        schedule = pj.Schedule(
+            learner(), data="seen", batch_size=4, steps=24, steps_per_chunk=chunk, when=pj.min_size(4)
+        )
+        return learning_system(SavedWorld(), trainers={"fit": schedule})
+
+    def saved_within_a_run(self, directory: Path, chunk: int) -> int:
+        """Return the state of a run of 24 steps after 12 of them."""
+        always = pj.when(lambda now, last: True)
+        pj.run_lockstep(self.system(chunk), 9, directory=directory, save=always, keep=latest_n(9))
+        return next(info.number for info in StateStore(directory).states() if info.facts["steps"] == {"fit": 12})
+
+    @pytest.mark.parametrize("chunk", [6, 3, 12])
+    def test_a_run_goes_on_in_other_chunks(self, chunk: int, tmp_path: Path) -> None:
+        number = self.saved_within_a_run(tmp_path, 6)
+        rest = pj.run_lockstep(self.system(chunk), 1, directory=tmp_path, resume=number)
+        run = rest.learner.trainers["fit"]
+        assert (run.steps, run.chunk * chunk, run.chunk_steps) == (12 + chunk, 12 + chunk, chunk)
+        assert run.phase is (TrainerPhase.WAITING if chunk == 12 else TrainerPhase.TRAINING)
+
+    def test_a_run_whose_steps_are_no_whole_chunks_is_refused(self, tmp_path: Path) -> None:
+        number = self.saved_within_a_run(tmp_path, 6)
+        with pytest.raises(
+            StateMismatchError, match=r"'fit' is within a run, 12 steps in: no whole number of chunks of 8"
+        ):
+            pj.run_lockstep(self.system(8), 1, directory=tmp_path, resume=number)
+
+    def test_a_replay_takes_the_length_that_was_recorded(self, tmp_path: Path) -> None:
+        with pj.launch(self.system(6), directory=tmp_path, record=True) as run:
+            run.wait_for_version(2, PATIENCE)
+        replayed = pj.replay(tmp_path, self.system(None))
+        assert replayed.difference is None
+        assert replayed.checked_version >= 2
