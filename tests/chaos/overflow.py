@@ -15,7 +15,7 @@ import numpy as np
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
-from pamiq_jax.runtime import run as runs
+from pamiq_jax.runtime import engine
 from pamiq_jax.runtime.rows import MetricRow, MetricRows
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import saving_with
@@ -134,7 +134,7 @@ def slow_metrics(form: Form) -> list[Row]:
         go.wait(PATIENCE)
 
     system = fed_system(pj.Schedule(_growing_trainer(), data="x", batch_size=1))
-    with mock.patch.object(runs, "MetricRows", functools.partial(MetricRows, capacity=capacity)):
+    with mock.patch.object(engine, "MetricRows", functools.partial(MetricRows, capacity=capacity)):
         run = pj.launch(system, on_metrics=on_metrics)
     with run:
         run.collect("x", 0.0)

@@ -270,7 +270,7 @@ def test_hyperparameters_are_found_through_it(is_outside: bool) -> None:
 
 def test_without_a_guard_no_rollback_is_needed() -> None:
     assert not needs_rollback(sgd().init(KEY, jnp.zeros(())), 1)
-    assert needs_rollback({"mine": (guard(sgd()).init(KEY, 0).replace(consecutive=jnp.int32(3)),)}, 3)
+    assert needs_rollback({"mine": (guard(sgd()).init(KEY, jnp.zeros(())).replace(consecutive=jnp.int32(3)),)}, 3)
     with pytest.raises(InvalidValueError, match=r"needs_rollback\(limit\) is 0, expected an integer from 1"):
         needs_rollback((), 0)
     with pytest.raises(InvalidValueError, match=r"needs_rollback\(limit\) is 1.5, expected an integer from 1"):
