@@ -18,8 +18,8 @@ CAUSES: dict[str, str] = {
     "is the chunk's own keys and metrics, and about 1 ms of host time between two runs.",
     "guard": "the state is kept twice, and one of the two selected after each step.",
     "train_throughput": "a chunk takes about 0.15 ms of host time more than the bare loop's: 0.04 ms of Python in a "
-    "tick, 0.08 ms in the call of the compiled chunk, the rest in waking up for its end. A bare loop that dispatches ahead "
-    "hides that; here one chunk at most is under way, so that a pause waits for one only.",
+    "tick, 0.08 ms in the call of the compiled chunk, the rest in waking up for its end. A bare loop that "
+    "dispatches ahead hides that; here one chunk at most is under way, so that a pause waits for one only.",
     "prefetch": "two cores that training keeps busy leave nothing to hide behind; see "
     "[the core, decided](design/core.md).",
     "checkpoint_stall": "a save's operations on files each take the interpreter's lock and a core for a moment; see "
