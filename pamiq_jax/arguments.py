@@ -73,6 +73,8 @@ def checked_names(argument: str, names: Collection[str] | None, kind: str) -> No
     given: Any = () if names is None else names  # users may not type
     if not isinstance(given, Collection) or not all(isinstance(name, str) for name in cast(Collection[Any], given)):
         raise InvalidValueError(argument, names, f"a tuple of {kind} names", "name them as the system does")
+    if len(given) > len(set(given)):
+        raise InvalidValueError(argument, names, f"{kind} names, each once", "name each of them once")
     if "" in given:
         raise InvalidValueError(argument, "", f"a {kind} name of one letter or more", "give it one")
 

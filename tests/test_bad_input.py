@@ -61,6 +61,21 @@ type Row = tuple[Callable[[], Any], type[PamiqError], str]
 SYSTEMS: list[Row] = [
     (lambda: schedule(data={}), InvalidValueError, r"Schedule\(data\) is \{\}, expected a buffer's name, or a dict.*;"),
     (lambda: schedule(data=["x"]), InvalidValueError, r"Schedule\(data\) is \['x'\], .*; write data=\"x\" for one"),
+    (lambda: interaction(loose.Agent(None)), InvalidValueError, r"Agent\(act\) is None, expected \(params, carry, "),
+    (
+        lambda: interaction(AGENT._replace(init=3)),
+        InvalidValueError,
+        r"Agent\(init\) is 3, expected \(rng_key\) -> carry",
+    ),
+    (lambda: loose.custom_trainer(None, None), InvalidValueError, r"custom_trainer\(init\) is None, expected"),
+    (lambda: loose.custom_trainer(loss_fn, 3), InvalidValueError, r"custom_trainer\(step\) is 3, expected"),
+    (
+        lambda: pj.gradient_trainer(loss_fn, optax.sgd(0.1), trains=("m", "m")),
+        InvalidValueError,
+        "each once; name each",
+    ),
+    (lambda: loose.launch(None), InvalidValueError, r"launch\(system\) is None, expected a System; build one"),
+    (lambda: loose.run_lockstep(3, 1), InvalidValueError, r"run_lockstep\(system\) is 'int', expected a System"),
     (lambda: schedule(data=None), InvalidValueError, r"Schedule\(data\) is None, expected a buffer's name"),
     (lambda: schedule(data=""), InvalidValueError, r"Schedule\(data\) is '', expected a buffer's name"),
     (lambda: schedule(data={"": "x"}), InvalidValueError, r"Schedule\(data\) is \{'': 'x'\}, expected"),

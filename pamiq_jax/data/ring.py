@@ -17,7 +17,7 @@ from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
 
 type Sampling = Literal["uniform", "epochs", "in_order"]
-"""With replacement; every record once per shuffled epoch; oldest first, again and again."""
+"""With replacement; every record once per shuffled epoch; oldest first, again and again; each run begins anew."""
 
 
 class RingState[X](Shown, flax.struct.PyTreeNode):
@@ -42,6 +42,8 @@ def ring_buffer[X](
     Args:
         capacity: the number of records, from 1 to `2**30`.
         sampling: "uniform", with replacement; "epochs", each record once per shuffled epoch; "in_order", oldest first.
+            Each run of a trainer begins anew, with another epoch or the oldest record, since records came meanwhile:
+            for whole epochs a run takes a multiple of what is stored, or the data is an `array_source`.
         placement: "device", or "host": the caller keeps the state on a CPU device and transfers batches.
         example: one record, for a system that cannot know it from its agent and environment.
 

@@ -98,6 +98,13 @@ class Interaction:
                 "an Agent(act) or an object with `extras`, `reset` and `act`",
                 "wrap a pure function as Agent(act)",
             )
+        if isinstance(agent, Agent):
+            checked_function(
+                "Agent(act)", agent.act, "(params, carry, observation, rng_key) -> (carry, action, extras)"
+            )
+            checked_function(
+                "Agent(init)", agent.init, "(rng_key) -> carry", "leave it out for an agent without memory"
+            )
 
     def _check_deadline(self) -> None:
         deadline, interval = self.deadline_seconds, self.interval_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, override
 
 from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError, QuarantinedError, UnknownNameError
@@ -48,6 +48,10 @@ class Run:
         self._signals = engine.signals
         self.trainers = TrainerHandles(self._workers, system.trainers)
         engine.stop_without(self)
+
+    @override
+    def __repr__(self) -> str:
+        return f"Run({self._control.phase})"
 
     def _repr_html_(self) -> str:
         return run_html(self.status, self._workers)

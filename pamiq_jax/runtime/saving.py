@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pamiq_jax.arguments import checked_names
+from pamiq_jax.arguments import checked_kind, checked_names
 from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
 from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Condition, Progress, Wake
@@ -108,6 +108,7 @@ def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any
         InvalidValueError: naming the argument.
         UnknownNameError: `faults` repairs a trainer that does not exist.
     """
+    checked_kind(f"{where}(system)", system, System, "a System", "build one of models, buffers and trainers")
     if save is not None and not isinstance(save, Condition):
         raise InvalidValueError(f"{where}(save)", save, "a condition", "write every_seconds(60), for example")
     if keep is not None and not isinstance(keep, Retention):

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import optax
 
-from pamiq_jax.arguments import checked_known, checked_names
+from pamiq_jax.arguments import checked_function, checked_known, checked_names
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
 from pamiq_jax.facts import facts_html
@@ -211,6 +211,8 @@ def custom_trainer[S, B](
         >>> print(state.params)
         0.1
     """
+    checked_function("custom_trainer(init)", init, "(rng_key, params) -> state")
+    checked_function("custom_trainer(step)", step, "(state, batch) -> (state, metrics)")
     for argument, names in (("trains", trains), ("publishes", publishes), ("reads", reads)):
         checked_names(f"custom_trainer({argument})", names, "model")
     if publish is None and trains is not None:
