@@ -75,7 +75,7 @@ def compile_system(
     faults.check(system.trainers)
     base = jax.random.key(seed)
     runs = {name: _first_run(system, name, base) for name in system.trainers}
-    params = _first_params(system, runs)
+    params, models = _first_params(system, runs)
     acting: dict[str, Acting] = {}
     actors: dict[str, ActorState] = {}
     records: dict[str, dict[str, PyTree]] = {}
@@ -109,7 +109,6 @@ def compile_system(
         skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
     )
     check_priorities_come(system, runs, buffers)
-    models = _first_models(system, runs)
     for name in system.trainers:
         taken_over(system, name, models)  # also compiles a copy that it makes
     return Compiled(programs, LearnerState(runs, buffers, models), actors, params, examples)
@@ -130,17 +129,9 @@ def _first_run(system: System, name: str, base: jax.Array) -> TrainerRun:
     return TrainerRun(state=state, data_key=data_key, run_key=data_key, last=last, after=after)
 
 
-def _first_models(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
-    """Return what trainers take over in their first runs: of what a trainer only publishes, what it begins with."""
+def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> tuple[dict[str, Params], dict[str, Params]]:
+    """Return version 0, and what trainers take over in their first runs: of a target, what it begins with."""
     models = {name: own(system.models[name].params) for name in system.handed_on}
-    for name, run in runs.items():
-        if made := system.handed_on.intersection(system.made_by(name)):
-            handed = handed_on(system, name, run.state, publish_function(system, name)(run.state))
-            models |= {model: handed[model] for model in made}
-    return models
-
-
-def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, Params]:
     params = {
         name: place_published(model, cast_published(model, own(model.params)))
         for name, model in system.models.items()
@@ -155,11 +146,12 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> dict[str, P
         check_finite(published)  # also compiles the check for this tree
         handed = handed_on(system, name, run.state, given)
         check_finite({model: value for model, value in handed.items() if model not in published})
+        models.update({model: handed[model] for model in system.made_by(name) if model in handed})
         params.update(published)
         trained.update(published)
     if rest := {name: value for name, value in params.items() if name not in trained}:
         check_finite(rest)
-    return params
+    return params, models
 
 
 def published_params(system: System, trainer: str, published: Any) -> dict[str, Params]:
