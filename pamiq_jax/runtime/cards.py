@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pamiq_jax.conditions import condition_html
@@ -50,7 +50,7 @@ def status_html(status: Status) -> str:
 def _tables(status: Status) -> Iterator[str]:
     if status.trainers:
         rows = [
-            (name, each.phase, f"{each.steps:,}", f"{each.runs:,}", _numbers(each.metrics), each.reason)
+            (name, each.phase, f"{each.steps:,}", f"{each.runs:,}", short_metrics(each.metrics), each.reason)
             for name, each in status.trainers.items()
         ]
         yield table(["trainer", "phase", "steps", "runs", "metrics", "reason"], rows)
@@ -69,9 +69,17 @@ def _tables(status: Status) -> Iterator[str]:
         yield table(["interaction", "ticks", "latency p50 (ms)", "p99 (ms)"], rows)
 
 
-def _numbers(metrics: object) -> str:
-    pairs = dict(metrics).items() if isinstance(metrics, dict) else ()
-    return ", ".join(f"{name} {value:.4g}" for name, value in pairs)
+def short_metrics(metrics: Mapping[str, float]) -> str:
+    """Return metrics in one line.
+
+    Args:
+        metrics: numbers by name.
+
+    Example:
+        >>> short_metrics({"loss": 0.123456, "norm": 2.0})
+        'loss 0.1235, norm 2'
+    """
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def _troubles(status: Status) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
-from pamiq_jax.runtime.cards import status_html
+from pamiq_jax.runtime.cards import short_metrics, status_html
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.rows import floats
@@ -206,7 +206,7 @@ class Status(NamedTuple):
             if inference.ticks
         ]
         for name, trainer in self.trainers.items():
-            metrics = ", ".join(f"{key} {value:.4g}" for key, value in trainer.metrics.items())
+            metrics = short_metrics(trainer.metrics)
             steps = f"{trainer.steps:,} steps"
             if trainer.rollbacks:
                 steps += f", {trainer.rollbacks:,} rollback{'s' * (trainer.rollbacks > 1)}"
