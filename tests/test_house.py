@@ -31,6 +31,7 @@ BEYOND_THE_CORE = {
     "lifecycle": {"picture.py"},
     "trainer": {
         "accumulate.py",
+        "addresses.py",
         "alternate.py",
         "asked.py",
         "clip.py",

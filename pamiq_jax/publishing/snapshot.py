@@ -31,11 +31,21 @@ class PublishedParams(Mapping[str, Params]):
     def __init__(self, params: Mapping[str, Params]) -> None:
         known: dict[str, tuple[list[Any], Any]] = params._models if isinstance(params, PublishedParams) else {}
         self._models = dict(known) or {name: jax.tree.flatten(model) for name, model in params.items()}
+        self._leaves = self._listed()
+
+    def _listed(self) -> tuple[Any, ...]:
+        return tuple(leaf for name in sorted(self._models) for leaf in self._models[name][0])
+
+    @property
+    def leaves(self) -> tuple[Any, ...]:
+        """All arrays, as `jax.tree.leaves` lists them."""
+        return self._leaves
 
     def replaced(self, params: Mapping[str, Params]) -> PublishedParams:
         """Return these with some models replaced."""
         result = PublishedParams(self)
         result._models.update({name: jax.tree.flatten(model) for name, model in params.items()})
+        result._leaves = result._listed()
         return result
 
     @override

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,6 +17,7 @@ from pamiq_jax.errors import (
     StepStructureError,
     UnknownNameError,
 )
+from pamiq_jax.publishing.snapshot import PublishedParams
 from pamiq_jax.runtime.agent import Agent, FeedbackAgent, PythonAgent
 from pamiq_jax.runtime.interaction import FallbackFn, Interaction
 from pamiq_jax.runtime.state import ActorState
@@ -177,8 +178,13 @@ def observation_copier(example: PyTree) -> Callable[[PyTree], PyTree]:
     """
     expected = trees.spec_of(example)
     specs, treedef = jax.tree.flatten(expected)
+    is_array = jax.tree_util.treedef_is_leaf(treedef)
+    dtype, shape = (specs[0].dtype, specs[0].shape) if is_array else (None, ())
 
     def copy(observation: PyTree) -> PyTree:
+        # One array, as it mostly is, is looked at without JAX: between two ticks the processor forgets all of that.
+        if is_array and type(observation) is np.ndarray and observation.dtype == dtype and observation.shape == shape:
+            return observation.copy()
         leaves, actual = jax.tree.flatten(observation)
         arrays = [np.array(leaf) for leaf in leaves]
         if actual != treedef or any(
@@ -211,8 +217,8 @@ def check_action(who: str, expected: PyTree, action: PyTree) -> None:
         raise RecordMismatchError(f"the {who}'s action differs from the environment's spec: {problem}")
 
 
-def _as_numpy(tree: PyTree) -> PyTree:
-    return jax.tree.map(np.asarray, tree)
+def _as_numpy(leaves: Sequence[jax.Array]) -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(leaf) for leaf in leaves]
 
 
 def _tick_words(tick: int) -> np.ndarray[Any, Any]:
@@ -255,7 +261,13 @@ def _compile_agent(
     if (problem := trees.difference(actor.carry, carry)) is not None:
         raise StepStructureError(f"Agent.act returned a carry of another form than Agent.init's: {problem}")
     check_action("agent", action_spec, action)
-    compiled = _compile_act(act, arguments)
+    params_treedef, result_treedef = jax.tree.structure(arguments[0]), jax.tree.structure((action, extras))
+
+    def act_on_leaves(leaves: Sequence[Any], *rest: Any) -> tuple[Any, list[Any]]:
+        carry, *result = act(params_treedef.unflatten(leaves), *rest)
+        return carry, jax.tree.leaves(tuple(result))
+
+    compiled = _compile_act(act_on_leaves, arguments)
     is_near = all(
         device.platform == "cpu"
         for sharding in jax.tree.leaves(compiled.output_shardings)
@@ -267,17 +279,18 @@ def _compile_agent(
     def program(
         params: Mapping[str, Params], actor: ActorState, observation: PyTree, /
     ) -> tuple[PyTree, PyTree, Mapping[str, Any]]:
+        leaves = params.leaves if isinstance(params, PublishedParams) else tuple(jax.tree.leaves(dict(params)))
         words = _tick_words(actor.tick)
-        outputs = compiled(dict(params), actor.carry, actor.resets, observation, actor.rng_key, words)
-        action, extras = get(outputs[1:])
-        return outputs[0], action, extras
+        carry, result = compiled(leaves, actor.carry, actor.resets, observation, actor.rng_key, words)
+        action, extras = result_treedef.unflatten(get(result))
+        return carry, action, extras
 
     return program, extras
 
 
 def _compile_act(act: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
-        return jax.jit(act).lower(*arguments).compile()
+        return jax.jit(act).lower(tuple(jax.tree.leaves(arguments[0])), *arguments[1:]).compile()
     except ValueError as error:
         if "incompatible devices" in str(error):
             places = {

@@ -49,12 +49,14 @@ def compile_schedule(
     on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
     sample = sample_function(system, schedule)
     if not on_host:
-        return compile_trainer(trainer, sample, run.state, states, steps=schedule.chunk, donates=donates)
+        return compile_trainer(
+            trainer, sample, run.state, states, steps=schedule.chunk, donates=donates, copies=schedule.has_chunks
+        )
     if on_host != set(schedule.sources):
         raise InvalidValueError(
             f"trainer {name!r} data", sorted(on_host), "all of its buffers placed alike", "give them one `placement`"
         )
-    return _compile_with_host_data(trainer, sample, run, states, schedule.chunk, donates=donates)
+    return _compile_with_host_data(trainer, sample, run, states, schedule, donates=donates)
 
 
 def sample_function(system: System, schedule: Schedule) -> SampleFn:
@@ -106,14 +108,14 @@ def data_of(drawn: Any) -> Any:
 
 
 def _compile_with_host_data(
-    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int, *, donates: bool
+    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, schedule: Schedule, *, donates: bool
 ) -> TrainerPrograms[Any]:
     """Gather a chunk's batches on the host in one program, and move them to the trainer in one transfer.
 
     Both are only started: XLA's own threads do the work, and whoever reads the batches waits for them. A state that is
     donated meanwhile is written to only when the gathering is over, which XLA sees to.
     """
-    offsets = np.arange(steps, dtype=np.int32)
+    offsets = np.arange(schedule.chunk, dtype=np.int32)
 
     def draw(states: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
         return jax.vmap(lambda offset: sample(states, position + offset, rng_key))(offsets)
@@ -129,7 +131,9 @@ def _compile_with_host_data(
         return jax.device_put(program(states, np.int32(position), jax.device_put(rng_key, host)), device)
 
     batches = gather(states, 0, run.data_key)
-    programs = compile_trainer(trainer, take, run.state, batches, steps=steps, donates=donates)
+    programs = compile_trainer(
+        trainer, take, run.state, batches, steps=schedule.chunk, donates=donates, copies=schedule.has_chunks
+    )
 
     def chunk(state: Any, batches: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
         return programs.chunk(state, batches, 0, rng_key)  # they begin at `position` already

@@ -231,6 +231,17 @@ class Control:
                 self._sleep(worker, remaining)
             self._nudged.discard(worker)
 
+    def doze(self, worker: str, seconds: float) -> None:
+        """Return after some seconds of real time, or when a nudge or a command comes. The worker counts as busy.
+
+        Args:
+            worker: the calling thread's name.
+            seconds: how many.
+        """
+        with self._lock:
+            if self._may_sleep(worker) and self._phase in (SystemPhase.RUNNING, SystemPhase.RESUMING):
+                self._sleepers[worker].wait(seconds)
+
     def _may_sleep(self, worker: str) -> bool:
         return worker not in self._nudged and not self._calls[worker]
 

@@ -26,6 +26,7 @@ from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import with_changed_good
+from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.saving import Origin, begin
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
@@ -293,7 +294,12 @@ class _Replay:
         self.change(entry.changes)
         self._told.begin(entry.tick)
         self.learner, report = train_tick(
-            self._programs, self.learner, self.cells, cast(Any, self._told), is_frozen=entry.tick.is_frozen
+            self._programs,
+            self.learner,
+            self.cells,
+            cast(Any, self._told),
+            is_frozen=entry.tick.is_frozen,
+            linger=lambda trainer, metrics: None,  # so a failure is found out in the same tick as in the live run
         )
         self.ticks += 1
         if report.trainer is not None and report.error is None:
@@ -318,7 +324,7 @@ class _Replay:
         yield "what it asked for", "", self._told.end()
         error = "" if report.error is None else describe_error(report.error)
         yield "the error", tick.error, error
-        metrics = {name: float(value) for name, value in jax.device_get(report.metrics).items()}
+        metrics = floats(report.metrics)
         if _bits(tick.metrics) != _bits(metrics):  # NaN is not equal to itself
             yield "the metrics", dict(tick.metrics), metrics
         yield "the version", tick.version, -1 if report.version is None else report.version

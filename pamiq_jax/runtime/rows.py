@@ -66,9 +66,9 @@ class ChunkMetrics:
                     value.copy_to_host_async()
 
     def numbers(self) -> Mapping[str, float]:
-        """Return them as Python floats; waits for the arrays. Called from any thread: two at once do it twice."""
+        """Return them as `floats` does. Called from any thread: two at once do it twice."""
         if self._numbers is None:
-            self._numbers = {name: float(value) for name, value in self._metrics.items()}
+            self._numbers = floats(self._metrics)
         return self._numbers
 
 
@@ -207,14 +207,17 @@ class _Lines:
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return metrics as Python floats; waits for the arrays.
+    """Return metrics as Python floats; waits for the arrays. None of a chunk that has failed.
 
     Example:
         >>> import jax.numpy as jnp
         >>> floats({"loss": jnp.float32(0.5)})
         {'loss': 0.5}
     """
-    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+    try:
+        return {name: float(value) for name, value in metrics.items()}
+    except jax.errors.JaxRuntimeError:  # it is the trainer's error, and told as such
+        return {}
 
 
 def _json_line(row: MetricRow) -> str:

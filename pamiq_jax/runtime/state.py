@@ -107,6 +107,13 @@ class TrainerRun(NamedTuple):
     chunk_steps: int = 0
 
 
+class UnderWay(NamedTuple):
+    """A chunk that may still be computed: whose it is, and its metrics, which are there when it is over."""
+
+    trainer: str
+    metrics: Metrics
+
+
 class LearnerState(NamedTuple):
     """All that the training thread carries from tick to tick.
 
@@ -118,6 +125,8 @@ class LearnerState(NamedTuple):
         now_used: what the trainer that was chosen last had used; a trainer that begins a run starts there.
         turn: which trainer is asked first next time.
         broken: why buffers take no more records, by their names; not saved.
+        under_way: the chunk that the next tick waits for; not saved.
+        failed: whose chunk has failed while the next one was under way already, and how; not saved.
     """
 
     trainers: Mapping[str, TrainerRun]
@@ -127,6 +136,8 @@ class LearnerState(NamedTuple):
     now_used: float = 0.0
     turn: int = 0
     broken: Mapping[str, WorkerError] = MappingProxyType({})
+    under_way: UnderWay | None = None
+    failed: tuple[str, Exception] | None = None
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -237,6 +248,9 @@ class TrainReport(NamedTuple):
 
 type Observe = Callable[[str, TrainerPhase, TrainerEvent, TrainerPhase], None]
 """Told of each transition of a trainer: `(trainer, phase before, event, phase after)`."""
+
+type Linger = Callable[[str, Metrics], None]
+"""Waits, in a training tick, until it is time to hand the next chunk to the device: `(trainer, metrics under way)`."""
 
 
 def ignore(trainer: str, before: TrainerPhase, event: TrainerEvent, after: TrainerPhase) -> None:

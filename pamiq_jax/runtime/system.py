@@ -188,6 +188,11 @@ class Schedule:
         return max(size for size in range(1, 17) if self.steps % size == 0)
 
     @property
+    def has_chunks(self) -> bool:
+        """Whether a run has more than one chunk."""
+        return self.chunk < self.steps
+
+    @property
     def why_chunk(self) -> str:
         """Why chunks have this length."""
         if self.chunk_reason or self.steps_per_chunk is not None:

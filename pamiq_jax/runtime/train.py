@@ -19,10 +19,20 @@ from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
 from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, held_buffers, progress
-from pamiq_jax.runtime.state import BufferRun, Cells, LearnerState, Observe, TrainerRun, TrainReport, ignore
+from pamiq_jax.runtime.state import (
+    BufferRun,
+    Cells,
+    LearnerState,
+    Linger,
+    Observe,
+    TrainerRun,
+    TrainReport,
+    UnderWay,
+    ignore,
+)
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_not_donated
-from pamiq_jax.trainer.donation import check_alive
+from pamiq_jax.trainer.addresses import check_alive
 from pamiq_jax.trainer.priorities import PRIORITIES, RecordPriorities, take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 
@@ -35,6 +45,7 @@ def train_tick(
     observe: Observe = ignore,
     *,
     is_frozen: bool = False,
+    linger: Linger | None = None,
 ) -> tuple[LearnerState, TrainReport]:
     """Move what was collected into the buffers, then do one chunk of a run, if one is due.
 
@@ -50,9 +61,12 @@ def train_tick(
         clock: for the conditions.
         observe: told of each transition.
         is_frozen: leave the buffers as they are, for they are being saved; records wait.
+        linger: how long to wait for a chunk that is not its run's last; the next tick then hands its own chunk to the
+            device and waits for this one; should the device have failed, the tick after that one says so. A chunk that
+            calls Python is waited for anyway, since it may fail at any time. None waits for each.
 
     Returns:
-        The state after the tick, and what was done. It blocks until the chunk is computed; batches of the next chunk
+        The state after the tick, and what was done. Without `linger` the chunk is computed; batches of the next chunk
         from buffers on the host may still be under way then.
 
     Example:
@@ -63,20 +77,42 @@ def train_tick(
         has_broken = learner.broken is not before
         if has_broken and (error := _untold(programs, before, learner.broken)) is not None:
             return learner, TrainReport(wake=Wake(milliseconds=0), error=error)
-    learner, name, wake, error = choose(programs, learner, cells, clock)
+    if learner.failed is None:
+        learner, name, wake, error = choose(programs, learner, cells, clock)
+    else:
+        (name, error), wake = learner.failed, Wake()
+    previous, learner = learner.under_way, learner._replace(under_way=None, failed=None)
     if name is None:
-        return learner, TrainReport(wake=wake)
+        return _caught_up(learner, previous), TrainReport(wake=wake)
     started = clock.now()
-    work = _Work(programs, cells, clock, observe, name)
+    work = _Work(programs, cells, clock, observe, name, overlaps=linger is not None)
     if error is None:
         learner, report = _advance(work, learner)
     else:
         learner, report = _fail(work, learner, error)
+    learner = _caught_up(learner, previous)
+    if linger is not None and learner.under_way is not None:
+        linger(*learner.under_way)
     seconds = clock.now() - started
     run = learner.trainers[name]
     used = run.used + seconds / programs.system.trainers[name].weight
     learner = learner.with_trainer(name, run._replace(used=used, busy_seconds=run.busy_seconds + seconds))
     return learner, report._replace(seconds=seconds)
+
+
+def _caught_up(learner: LearnerState, previous: UnderWay | None) -> LearnerState:
+    """Return the state once the chunk of an earlier tick is computed; if it has failed, so has its trainer's run."""
+    if previous is None:
+        return learner
+    try:
+        jax.block_until_ready(previous.metrics)
+    except Exception as error:
+        if learner.trainers[previous.trainer].phase is not TrainerPhase.TRAINING:
+            return learner  # its last chunk has failed of the same, and that is told
+        error.add_note(f"while it was {TrainerPhase.TRAINING}")
+        mine = learner.under_way is not None and learner.under_way.trainer == previous.trainer
+        return learner._replace(failed=(previous.trainer, error), under_way=None if mine else learner.under_way)
+    return learner
 
 
 def _untold(
@@ -129,6 +165,7 @@ class _Work(NamedTuple):
     clock: Clock
     observe: Observe
     name: str
+    overlaps: bool
 
     @property
     def schedule(self) -> Schedule:
@@ -156,11 +193,16 @@ def _advance(work: _Work, learner: LearnerState) -> tuple[LearnerState, TrainRep
             run = _set_up(work, learner, run)
             run = _move(work, run, TrainerEvent.SET_UP)
         run, metrics = _train(work, learner, run)
+        is_last = run.chunk * work.trainer.steps >= work.schedule.steps
         metrics, given = take_priorities(metrics)
+        if work.overlaps and not is_last and work.trainer.is_traced and metrics:
+            learner = learner._replace(under_way=UnderWay(work.name, metrics))
+        else:
+            _wait(work, learner, run, metrics)
         learner = _store(work, learner, given)
         if (read := work.programs.skips.get(work.name)) is not None:
             skips = check_updates(policy, work.name, read(run.state))
-        if run.chunk * work.trainer.steps < work.schedule.steps:
+        if not is_last:
             run = _move(work, run, TrainerEvent.CHUNK_DONE)
             return learner.with_trainer(work.name, run), TrainReport(work.name, metrics)
         run = _move(work, run, TrainerEvent.STEPS_DONE)
@@ -230,12 +272,16 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
         data = trainer.gather(buffers, position, rng_key) if run.prefetched is None else run.prefetched
     state, metrics = trainer.chunk(run.state, data, position, rng_key)
     prefetched = _prefetch(work, run, buffers, metrics)
-    jax.block_until_ready((state, metrics))
+    steps = run.steps + trainer.steps
+    return run._replace(state=state, chunk=run.chunk + 1, steps=steps, prefetched=prefetched), metrics
+
+
+def _wait(work: _Work, learner: LearnerState, run: TrainerRun, metrics: Metrics) -> None:
+    """Return when a chunk is computed, and has left alive what others read."""
+    jax.block_until_ready((run.state, metrics))
     if not work.schedule.trainer.compiled:
         for params in (work.cells.store.latest.params, learner.models):
             check_alive(dict(params))
-    steps = run.steps + trainer.steps
-    return run._replace(state=state, chunk=run.chunk + 1, steps=steps, prefetched=prefetched), metrics
 
 
 def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -> PyTree:

@@ -19,6 +19,7 @@ from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import InferenceWorker
+from pamiq_jax.runtime.lingering import Lingering
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.program_cache import kept_programs
 from pamiq_jax.runtime.programs import Ready
@@ -97,6 +98,7 @@ class Workers:
         self.quarantined: dict[str, WorkerError] = {}  # trainers that nobody is told of by an exception
         self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
+        self._lingering = Lingering(functools.partial(control.doze, TRAINING))
         self._seed, self._strict = seed, strict
 
     def _meanwhile(self) -> Meanwhile:
@@ -127,6 +129,7 @@ class Workers:
             # The agent goes on with the newest snapshot.
             self.control.report_error(worker_error(TRAINING, error))
         finally:
+            self._lingering.finish()
             self.compiles.stop()
             self._stop_trainers()
             self.control.leave(TRAINING)
@@ -181,7 +184,9 @@ class Workers:
             pulse.enter(SCHEDULING)
             self._save_if_due(ready, self.learner)
             is_frozen = self.saving.is_frozen
-            learner, report = train_tick(programs, self.learner, cells, clock, self._observe, is_frozen=is_frozen)
+            learner, report = train_tick(
+                programs, self.learner, cells, clock, self._observe, is_frozen=is_frozen, linger=self._lingering
+            )
             self.learner = learner
             metrics = ChunkMetrics(report.metrics)
             if recorder is not None:
@@ -295,6 +300,7 @@ class Workers:
         self.control.sleep(TRAINING, None if wake.milliseconds is None else wake.milliseconds / 1000)
 
     def _run_hooks(self, event: str) -> None:
+        self._lingering.finish()
         for name, schedule in self.system.trainers.items():
             if (hook := named_hook(f"{event} of trainer {name!r}", getattr(schedule, event))) is not None:
                 hook()

@@ -1,6 +1,7 @@
 """Trainers: pure functions over an immutable state, and the step that compiles them."""
 
 from pamiq_jax.trainer.accumulate import accumulate_gradients
+from pamiq_jax.trainer.addresses import buffer_pointers, check_not_donated
 from pamiq_jax.trainer.alternate import AlternatingState, alternate
 from pamiq_jax.trainer.base import (
     ChangeFn,
@@ -18,7 +19,7 @@ from pamiq_jax.trainer.base import (
 )
 from pamiq_jax.trainer.clip import clip_gradients
 from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, compile_trainer
-from pamiq_jax.trainer.donation import DonationPlan, DonationRow, buffer_pointers, check_not_donated, explain_donation
+from pamiq_jax.trainer.donation import DonationPlan, DonationRow, explain_donation
 from pamiq_jax.trainer.ema import AveragedState, Decay, ema
 from pamiq_jax.trainer.evaluated import EvaluateFn, publish_evaluated
 from pamiq_jax.trainer.from_step import trainer_from_step

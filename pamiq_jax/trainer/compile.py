@@ -13,8 +13,8 @@ import numpy as np
 from pamiq_jax import trees
 from pamiq_jax.errors import StepStructureError, noted
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
-from pamiq_jax.trainer.donation import READ, DonationPlan, explain_donation
-from pamiq_jax.trainer.forward import forwarded_leaves, jit_forwarding
+from pamiq_jax.trainer.donation import COPIED, READ, DonationPlan, explain_donation
+from pamiq_jax.trainer.forward import calls_python, forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
 from pamiq_jax.trainer.step_donation import keeping, warm_up
 from pamiq_jax.trainer.step_modules import noted_captured_module
@@ -38,6 +38,7 @@ class TrainerPrograms[S](NamedTuple):
         steps: steps in a chunk.
         plan: what of the state a chunk donates.
         gather: `(buffer_state, position, rng_key)` -> a chunk's batches, which `chunk` is given; None: it draws them.
+        is_traced: whether a chunk is one program that calls no Python, so that nothing of the user's can fail in it.
     """
 
     setup: ChangeFn[S]
@@ -47,10 +48,18 @@ class TrainerPrograms[S](NamedTuple):
     steps: int
     plan: DonationPlan
     gather: Callable[[PyTree, Any, jax.Array], PyTree] | None = None
+    is_traced: bool = False
 
 
 def compile_trainer[S](
-    trainer: Trainer[S, Any], sample: SampleFn, state: S, buffer_state: PyTree, *, steps: int, donates: bool = True
+    trainer: Trainer[S, Any],
+    sample: SampleFn,
+    state: S,
+    buffer_state: PyTree,
+    *,
+    steps: int,
+    donates: bool = True,
+    copies: bool = False,
 ) -> TrainerPrograms[S]:
     """Return a trainer's functions compiled ahead of time for these shapes.
 
@@ -64,6 +73,8 @@ def compile_trainer[S](
         buffer_state: a state of the buffer, with real arrays.
         steps: steps in a chunk, at least 1.
         donates: whether a chunk writes over what nobody else reads; False keeps the state it is given.
+        copies: whether `setup` copies what a snapshot may hold, so that a run's chunks write over that too: for runs of
+            several chunks.
 
     Raises:
         StepStructureError: `setup`, `step` or `teardown` returns a state of another form.
@@ -78,7 +89,7 @@ def compile_trainer[S](
         >>> print(state.step)
         8
     """
-    plan = explain_donation(trainer, state, donates=donates)
+    plan = explain_donation(trainer, state, donates=donates, copies=copies)
     rng_key = jax.random.key(0)
     if not trainer.compiled:
         draw = jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile()
@@ -91,13 +102,15 @@ def compile_trainer[S](
     batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
     with noted("in `step`"), noted_captured_module():
         check_step(trainer, state, *batch)
+    chunk, is_traced = _compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key, steps)
     return TrainerPrograms(
-        setup=_compile_change("setup", trainer.setup, state),
-        chunk=_compile_chunk(scan_chunk(trainer, sample, steps), plan, state, buffer_state, rng_key, steps),
+        setup=_with_copies(_compile_change("setup", trainer.setup, state), plan, state),
+        chunk=chunk,
         publish=jit_forwarding(trainer.publish, state),
         teardown=_compile_change("teardown", trainer.teardown, state),
         steps=steps,
         plan=plan,
+        is_traced=is_traced,
     )
 
 
@@ -175,9 +188,28 @@ def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S
     return jit_forwarding(function, state, in_place=True)
 
 
+def _with_copies[S](setup: ChangeFn[S], plan: DonationPlan, state: S) -> ChangeFn[S]:
+    """Return a setup after which the leaves that the plan says so of are nobody else's."""
+    places = [place for place, row in enumerate(plan.rows) if row.reason == COPIED]
+    if not places:
+        return setup
+    leaves, treedef = jax.tree.flatten(state)
+    copy = jax.jit(lambda leaves: [jnp.copy(leaf) for leaf in leaves])
+    program = copy.lower([leaves[place] for place in places]).compile()
+
+    def set_up(state: S) -> S:
+        leaves = jax.tree.leaves(setup(state))
+        for place, leaf in zip(places, program([leaves[place] for place in places]), strict=True):
+            leaves[place] = leaf
+        return cast(S, treedef.unflatten(leaves))
+
+    return set_up
+
+
 def _compile_chunk[S](
     chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array, steps: int
-) -> ChunkFn[S]:
+) -> tuple[ChunkFn[S], bool]:
+    """Return the compiled chunk, and whether it calls no Python."""
     treedef = jax.tree.structure(state)
     passing = _passing(chunk, plan, state, buffer_state, rng_key)
     places = range(len(plan.rows))
@@ -197,8 +229,9 @@ def _compile_chunk[S](
 
     # A number takes as long to get to the device as all the rest of a call; the next position is there already.
     following: dict[int, jax.Array] = {}
-    program = jax.jit(split_chunk, donate_argnums=1)
-    program = program.lower(*split(state)[1:], buffer_state, np.int32(0), rng_key).compile()
+    jitted = jax.jit(split_chunk, donate_argnums=1)
+    traced = jitted.trace(*split(state)[1:], buffer_state, np.int32(0), rng_key)
+    program = traced.lower().compile()
 
     def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
         leaves, kept, donated = split(state)
@@ -212,7 +245,7 @@ def _compile_chunk[S](
             leaves[place] = leaf
         return cast(S, treedef.unflatten(leaves)), metrics
 
-    return run
+    return run, not calls_python(traced.jaxpr)
 
 
 def _passing[S](

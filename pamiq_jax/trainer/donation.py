@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast, override
 
 import jax
-import jax.numpy as jnp
 
 from pamiq_jax import trees
-from pamiq_jax.errors import DonationError
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.forward import forwarded_leaves
-from pamiq_jax.types import Params, PyTree
+from pamiq_jax.types import Params
 
 PARAMETER = "a parameter, in a snapshot"
 PUBLISHED = "published as it is"
 READ = "read from another trainer"
 NOT_COMPILED = "the trainer is not compiled"
+OWNED = "only the next step reads it"
 KEPT = "kept whole, to be saved or gone back to"
+COPIED = "copied as a run begins, the run's own until it ends"
 
 
 class DonationRow(NamedTuple):
@@ -55,7 +55,9 @@ class DonationPlan(NamedTuple):
         return "\n".join([*lines, f"donated: {total:,} of {sum(row.nbytes for row in self.rows):,} bytes"])
 
 
-def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = True) -> DonationPlan:
+def explain_donation(
+    trainer: Trainer[Any, Any], state: Any, *, donates: bool = True, copies: bool = False
+) -> DonationPlan:
     """Return what of a state is donated to the compiled training program, and why.
 
     Kept are the parameters and each leaf that `trainer.publish` hands out as it is; both can be
@@ -66,9 +68,11 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = 
         trainer: the trainer.
         state: one of its states, arrays or specs.
         donates: False for a run that saves its states, or goes back to them: all is kept then.
+        copies: True for runs of several chunks: what could be in a snapshot is copied as a run begins, so that its
+            chunks write over the copy.
 
     Example:
-        >>> import optax, pamiq_jax as pj
+        >>> import jax.numpy as jnp, optax, pamiq_jax as pj
         >>> trainer = pj.gradient_trainer(lambda params, batch, key: (params.sum(), {}), optax.adam(1e-3))
         >>> print(explain_donation(trainer, trainer.init(jax.random.key(0), jnp.zeros(3))))
         .params                     12 B  kept     a parameter, in a snapshot
@@ -83,8 +87,11 @@ def explain_donation(trainer: Trainer[Any, Any], state: Any, *, donates: bool = 
     reasons = _reasons_to_keep(trainer, state) if trainer.compiled else dict.fromkeys(range(len(leaves)), NOT_COMPILED)
     if not donates:
         reasons = dict.fromkeys(range(len(leaves)), KEPT) | reasons
+    elif copies and trainer.compiled:
+        reasons = {index: reason if reason == READ else COPIED for index, reason in reasons.items()}
+    donated_for = (COPIED, OWNED)
     rows = [
-        DonationRow(name, trees.nbytes(leaf), index not in reasons, reasons.get(index, "only the next step reads it"))
+        DonationRow(name, trees.nbytes(leaf), reasons.get(index, OWNED) in donated_for, reasons.get(index, OWNED))
         for index, (name, leaf) in enumerate(leaves)
     ]
     return DonationPlan(tuple(rows))
@@ -127,58 +134,3 @@ def models_of(trainer: Trainer[Any, Any], state: Any) -> dict[str, Params]:
     by_name = cast(Mapping[str, Params], params)
     reads = {name: state.reads[name] for name in trainer.reads}
     return {name: by_name[name] for name in trainer.trains or by_name} | reads
-
-
-def buffer_pointers(tree: PyTree) -> frozenset[int]:
-    """Return the addresses of the device buffers that a tree's arrays stand on; empty arrays have none.
-
-    Example:
-        >>> x = jnp.ones(3)
-        >>> buffer_pointers(x) == buffer_pointers({"the same": x}), len(buffer_pointers([x, jnp.ones(3)]))
-        (True, 2)
-    """
-    pointers: set[int] = set()
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and leaf.size:
-            array = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-            pointers.update(shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards)
-    return frozenset(pointers)
-
-
-def check_not_donated(published: PyTree, donated: PyTree) -> None:
-    """Raise if an array that inference may read is among those about to be donated.
-
-    A debug check: it costs a host call per array.
-
-    Raises:
-        DonationError: naming the arrays in `donated`.
-
-    Example:
-        >>> w = jnp.ones(3)
-        >>> check_not_donated({"w": w}, {"momentum": jnp.ones(3)})
-        >>> check_not_donated({"w": w}, {"momentum": w})
-        Traceback (most recent call last):
-        ...
-        pamiq_jax.errors.DonationError: published arrays would be deleted by the next step: ['momentum']; ...
-    """
-    pointers = buffer_pointers(published)
-    leaves = zip(trees.leaf_names(donated), jax.tree.leaves(donated), strict=True)
-    if shared := [name for name, leaf in leaves if buffer_pointers(leaf) & pointers]:
-        raise DonationError(
-            f"published arrays would be deleted by the next step: {', '.join(shared)}; "
-            "let the step return new arrays for them, or publish a copy (jnp.copy)"
-        )
-
-
-def check_alive(published: PyTree) -> None:
-    """Raise if a published array has been deleted, by a step that donates on its own.
-
-    Raises:
-        DonationError: naming the arrays.
-    """
-    leaves = zip(trees.leaf_names(published), jax.tree.leaves(published), strict=True)
-    if deleted := [name for name, leaf in leaves if isinstance(leaf, jax.Array) and leaf.is_deleted()]:
-        raise DonationError(
-            f"the trainer's step deleted published arrays: {', '.join(deleted)}; take the parameters out of the "
-            "step's donate_argnums, or publish a copy (jnp.copy)"
-        )

@@ -30,6 +30,28 @@ def forwarded_leaves(function: Callable[[Any], PyTree], argument: PyTree) -> dic
     return {index: inputs[out] for index, out in variables if out in inputs}
 
 
+def calls_python(jaxpr: Any) -> bool:
+    """Return whether a traced function calls back into Python, as `jax.pure_callback` does.
+
+    Args:
+        jaxpr: what was traced.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> calls_python(jax.make_jaxpr(lambda x: jax.lax.scan(lambda x, _: (x + 1, None), x, length=2))(1.0))
+        False
+        >>> calls_python(jax.make_jaxpr(jax.jit(lambda x: jax.pure_callback(lambda x: x, x, x)))(jnp.ones(())))
+        True
+    """
+    for equation in jaxpr.eqns:
+        if "callback" in equation.primitive.name:
+            return True
+        parts = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns"))
+        if any(hasattr(part, "eqns") and calls_python(part) for part in parts):
+            return True
+    return False
+
+
 def jit_forwarding[A, R](function: Callable[[A], R], argument: A, *, in_place: bool = False) -> Callable[[A], R]:
     """Return a function compiled ahead of time that hands unchanged leaves through uncopied.
 

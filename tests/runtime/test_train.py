@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import jax
@@ -76,6 +77,14 @@ class TestRun:
         assert (bench.run().steps, bench.run().finished, bench.run().runs) == (6, 1, 1)
         np.testing.assert_array_equal(bench.cells.store.latest.params["policy"], np.full(3, 6.0))
         assert bench.cells.store.latest.step == 6
+
+    def test_a_run_of_several_chunks_keeps_the_parameters_twice_and_no_third_time(self) -> None:
+        bench = Bench(fed_system(schedule(steps=6, steps_per_chunk=2), models={"policy": pj.Model(np.zeros(4321))}))
+        bench.feed(3)
+        for _ in range(5):  # within the second run
+            bench.tick()
+            gc.collect()  # of tracing, some is left that refers to itself
+            assert sum(array.shape == (4321,) and not array.is_deleted() for array in jax.live_arrays()) <= 2
 
     def test_setup_and_teardown_once_a_run(self) -> None:
         trainer = counting()._replace(

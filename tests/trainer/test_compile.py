@@ -226,3 +226,29 @@ def test_own_leaves_nothing_shared_or_weak() -> None:
     assert all(leaf.committed for leaf in jax.tree.leaves(copy))
     assert (copy["number"].dtype, copy["numpy"].dtype) == (jnp.float32, jnp.float32)
     assert jnp.all(jax.random.key_data(copy["key"]) == jax.random.key_data(KEY))
+
+
+def test_a_run_of_several_chunks_copies_once_and_then_writes_in_place() -> None:
+    state = first_state()
+    programs = compile_trainer(GRADIENT, sample, state, DATA, steps=2, copies=True)
+    published, values = state.params, np.asarray(state.params)
+    begun = programs.setup(state)
+    first, _ = programs.chunk(begun, DATA, 0, KEY)
+    places = buffer_pointers(first.params)
+    second, _ = programs.chunk(first, DATA, 2, KEY)
+    assert begun.params.is_deleted()
+    assert first.params.is_deleted()
+    assert buffer_pointers(second.params) == places
+    np.testing.assert_array_equal(published, values)
+
+
+def test_copies_change_no_number() -> None:
+    ends: list[Any] = []
+    for copies in (False, True):
+        state = first_state()
+        programs = compile_trainer(GRADIENT, sample, state, DATA, steps=2, copies=copies)
+        state = programs.setup(state)
+        for position in (0, 2):
+            state, _ = programs.chunk(state, DATA, position, KEY)
+        ends.append(state)
+    np.testing.assert_array_equal(ends[0].params, ends[1].params)

@@ -17,7 +17,7 @@ from pamiq_jax.trainer import (
     explain_donation,
     gradient_trainer,
 )
-from pamiq_jax.trainer.donation import check_alive
+from pamiq_jax.trainer.addresses import check_alive
 
 KEY = jax.random.key(0)
 
@@ -57,6 +57,24 @@ def test_what_publish_computes_from_may_be_donated() -> None:
 def test_nothing_of_an_untraced_trainer_is_donated() -> None:
     trainer = custom_trainer(lambda key, params: state_of_averaged(), no_step, compiled=False)
     assert set(reasons(trainer, state_of_averaged()).values()) == {(False, "the trainer is not compiled")}
+
+
+def test_a_run_of_several_chunks_writes_over_a_copy_of_what_is_published() -> None:
+    trainer = custom_trainer(lambda key, params: state_of_averaged(), no_step, publish=lambda state: state.average)
+    plan = explain_donation(trainer, state_of_averaged(), copies=True)
+    copied = "copied as a run begins, the run's own until it ends"
+    assert {row.leaf: row.reason for row in plan.rows if row.reason == copied}.keys() == {".params", ".average"}
+    assert all(row.donated for row in plan.rows)
+
+
+def test_a_run_that_is_saved_copies_nothing_and_neither_does_one_in_python() -> None:
+    trainer = custom_trainer(lambda key, params: state_of_averaged(), no_step)
+    plain = trainer._replace(compiled=False)
+    plans = [
+        explain_donation(trainer, state_of_averaged(), copies=True, donates=False),
+        explain_donation(plain, state_of_averaged(), copies=True),
+    ]
+    assert [any(row.donated for row in plan.rows) for plan in plans] == [False, False]
 
 
 def test_the_plan_reads_as_a_table() -> None:
