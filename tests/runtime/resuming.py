@@ -29,12 +29,12 @@ type MakeSystem = Callable[[], pj.System]
 
 
 def learner_parts(learner: LearnerState) -> Any:
-    """Return all that must be equal of two training sides; what they have measured of their own past is in it too."""
+    """Return all that must be equal of two training sides, what they have measured of their own past too."""
     runs = {
         name: run._replace(phase=str(run.phase), last=dict(run.last), after=dict(run.after))
         for name, run in learner.trainers.items()
     }
-    values = learner._replace(trainers=runs)._asdict()
+    values = learner._replace(trainers=runs, under_way=None)._asdict()
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
