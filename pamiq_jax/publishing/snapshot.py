@@ -36,6 +36,14 @@ class PublishedParams(Mapping[str, Params]):
     def _listed(self) -> tuple[Any, ...]:
         return tuple(leaf for name in sorted(self._models) for leaf in self._models[name][0])
 
+    def flat(self, name: str) -> tuple[list[Any], Any]:
+        """Return a model's leaves, not to be changed, and its tree.
+
+        Args:
+            name: of a model that is there.
+        """
+        return self._models[name]
+
     @property
     def leaves(self) -> tuple[Any, ...]:
         """All arrays, as `jax.tree.leaves` lists them."""
