@@ -25,7 +25,7 @@ from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, Trainer
 from pamiq_jax.runtime.system import Model, System
 from pamiq_jax.trainer import TrainerPrograms
 from pamiq_jax.trainer.compile import own
-from pamiq_jax.trainer.guard import skip_reader
+from pamiq_jax.trainer.guarding import skip_reader
 from pamiq_jax.trainer.step_donation import copied
 from pamiq_jax.types import Params, PyTree
 

@@ -10,8 +10,8 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.lifecycle import SystemEvent
 from pamiq_jax.runtime.clock import RealClock
@@ -21,13 +21,16 @@ from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
-from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rows import MetricRows
 from pamiq_jax.runtime.saving import SavingOptions
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import StateInfo
+    from pamiq_jax.runtime.recorder import Recorder
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -80,6 +83,8 @@ class Engine:
         self.rows = MetricRows(path, observers.on_metrics, self._reporting("pamiq-metrics"))
         recorder: Recorder | None = None
         if observers.record and directory is not None:
+            from pamiq_jax.runtime.recorder import Recorder
+
             recorder = Recorder(directory, seed, self._reporting("pamiq-recorder"))
             self.control.subscribe(recorder.noted)
         self.workers = Workers(

@@ -7,7 +7,6 @@ from typing import Any, override
 
 from pamiq_jax.errors import UnknownNameError
 from pamiq_jax.runtime.outside import check_outside
-from pamiq_jax.runtime.view import trainer_html
 from pamiq_jax.runtime.workers import TRAINING, Workers
 from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
 
@@ -35,6 +34,8 @@ class TrainerHandle:
         return f"TrainerHandle({self.name!r}, {run.phase.value}, {run.steps} steps)"
 
     def _repr_html_(self) -> str:
+        from pamiq_jax.runtime.view import trainer_html  # only a notebook wants it
+
         return trainer_html(self.name, self._workers)
 
     def hyperparameters(self, timeout: float = 60.0) -> dict[str, Any]:

@@ -30,9 +30,8 @@ from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.runtime.cards import schedule_html
 from pamiq_jax.runtime.interaction import AGENT, Interaction
-from pamiq_jax.runtime.wiring import wiring
 from pamiq_jax.trainer import Trainer
-from pamiq_jax.trainer.step_state import check_arrays
+from pamiq_jax.trainer.arrays import check_arrays
 from pamiq_jax.types import Params, PyTree
 
 if TYPE_CHECKING:
@@ -270,6 +269,8 @@ class System:
             check_system(self)
         except Exception as error:
             with contextlib.suppress(Exception):  # what cannot be drawn either is said by the error itself
+                from pamiq_jax.runtime.wiring import wiring
+
                 drawn = wiring(self, error)
                 error.add_note(f"the wiring:\n{drawn}")
                 cast(Any, error).wiring = drawn
@@ -282,6 +283,8 @@ class System:
         return f"System({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
+        from pamiq_jax.runtime.wiring import wiring
+
         return wiring(self).html()
 
     def describe(self) -> Description:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.program_cache import kept_programs
 from pamiq_jax.runtime.programs import Ready
-from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
 from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
@@ -32,6 +31,9 @@ from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watched import watched_trainers
 from pamiq_jax.types import Metrics
+
+if TYPE_CHECKING:
+    from pamiq_jax.runtime.recorder import Recorder
 
 TRAINING = "pamiq-training"
 _BUSY = frozenset((TrainerPhase.SETTING_UP, TrainerPhase.TRAINING, TrainerPhase.PUBLISHING, TrainerPhase.TEARING_DOWN))

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from pamiq_jax import trees
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.trainer.averaging import Decay, check_decay, decay_at, decayed
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.ema import Decay, check_decay, decay_at, decayed
 from pamiq_jax.trainer.wrapped import check_trainer_given, lift_optimization
 from pamiq_jax.types import Metrics, Params
 

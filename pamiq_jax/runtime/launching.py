@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint import Retention, latest_n
+from pamiq_jax.checkpoint import latest_n
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
-from pamiq_jax.runtime.on_signal import parted
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock
-from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.saving import SavingOptions, check_policies, check_revive, find_origin
+from pamiq_jax.runtime.signal_condition import parted
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import Retention
+    from pamiq_jax.runtime.renaming import Renames
 
 
 def launch(
