@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
 
 from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint import latest_n
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
@@ -127,7 +126,7 @@ def launch(
         origin = find_origin(
             None if lock is None else lock.directory, resume, partial=partial, rename=rename, revive=revive
         )
-        saving = SavingOptions(origin, latest_n(3) if keep is None else keep, policy.condition)
+        saving = SavingOptions(origin, keep, policy.condition)
         observers = Observers(on_metrics, on_interaction, on_transition, record, history)
         watching = Watching(deadlines, policy.signals, faults)
         engine = Engine(

@@ -229,12 +229,12 @@ class SavingOptions(NamedTuple):
 
     Attributes:
         origin: where it begins from; None begins anew.
-        keep: which states stay.
+        keep: which states stay; None keeps the newest three.
         policy: when it saves by itself; None only when asked.
     """
 
     origin: Origin | None
-    keep: Retention
+    keep: Retention | None
     policy: Condition | None
 
     def begin(
@@ -250,7 +250,7 @@ class SavingOptions(NamedTuple):
         is_hurried = threading.Event()
         saver = Saver(
             checkpoint.StateStore(directory, unhurried(LOCAL_FILES, is_hurried)),
-            keep=self.keep,
+            keep=checkpoint.latest_n(3) if self.keep is None else self.keep,
             policy=self.policy,
             on_error=on_error,
             on_free=on_free,
