@@ -75,6 +75,17 @@ SYSTEMS: list[Row] = [
         "each once; name each",
     ),
     (lambda: loose.launch(None), InvalidValueError, r"launch\(system\) is None, expected a System; build one"),
+    (
+        lambda: loose.launch(system(), latency_budget_ms=0),
+        InvalidValueError,
+        r"launch\(latency_budget_ms\) is 0, .* 5",
+    ),
+    (lambda: loose.launch(system(), latency_budget_ms=np.inf), InvalidValueError, "is inf, expected more than 0 and"),
+    (
+        lambda: loose.launch(system(), latency_budget_ms="5"),
+        InvalidValueError,
+        "is '5', expected more than 0 and",
+    ),
     (lambda: loose.run_lockstep(3, 1), InvalidValueError, r"run_lockstep\(system\) is 'int', expected a System"),
     (lambda: schedule(data=None), InvalidValueError, r"Schedule\(data\) is None, expected a buffer's name"),
     (lambda: schedule(data=""), InvalidValueError, r"Schedule\(data\) is '', expected a buffer's name"),

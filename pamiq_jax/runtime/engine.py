@@ -50,6 +50,7 @@ class Engine:
         observers: who looks on.
         saving: when and where states are saved.
         watching: what watches over the threads.
+        latency_budget_ms: see `launch`.
 
     Attributes:
         control: where the threads meet.
@@ -71,6 +72,7 @@ class Engine:
         observers: Observers,
         saving: SavingOptions,
         watching: Watching,
+        latency_budget_ms: float | None,
     ) -> None:
         self._lock = lock
         self.signals = TerminationSignals(
@@ -99,6 +101,7 @@ class Engine:
             recorder=recorder,
             faults=watching.faults,
             history=History(observers.history),
+            latency_budget_ms=latency_budget_ms,
         )
         self.watchdog = Watchdog(self.control, clock, watching.deadlines)
         targets = {TRAINING: self.workers.train, **self.workers.inference_targets()}

@@ -39,12 +39,11 @@ class Run:
         engine: its threads.
 
     Attributes:
-        system: what was launched.
         trainers: a `TrainerHandle` for each trainer, by name.
     """
 
     def __init__(self, system: System, engine: Engine) -> None:
-        self.system, self._engine = system, engine
+        self._engine = engine
         self._control, self._workers = engine.control, engine.workers
         self._signals = engine.signals
         self.trainers = TrainerHandles(self._workers, system.trainers)
@@ -58,6 +57,11 @@ class Run:
         from pamiq_jax.runtime.view import run_html  # only a notebook wants it
 
         return run_html(self.status, self._workers)
+
+    @property
+    def system(self) -> System:
+        """What was launched; from READY on with the chunks that `latency_budget_ms` has made of it."""
+        return self._workers.system
 
     def __enter__(self) -> Self:
         return self

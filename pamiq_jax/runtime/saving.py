@@ -92,6 +92,17 @@ class Origin(NamedTuple):
             _LOGGER.warning("state %d is taken in part: %s begins anew: %s", state.number, part, why)
         return cut, Restored(state, self.directory, report)
 
+    def lengths_in_run(self) -> dict[str, int]:
+        """Return how many steps a chunk has of each trainer that the state is within a run of.
+
+        Raises:
+            CorruptStateError, UnknownNameError, UnknownSchemaError: as `read`.
+        """
+        from pamiq_jax.runtime.saved import lengths_in_run
+
+        found = self._find(checkpoint.StateStore(self.directory))
+        return {} if found is None else lengths_in_run(found[1], number=found[0].number, rename=self.rename)
+
     def _find(self, store: StateStore) -> tuple[StateInfo, Any] | None:
         """Return the state that was named, or the newest that can be read: damaged newer ones are logged."""
         if self.number is None:
@@ -279,6 +290,10 @@ class Saving:
         if self.saver is not None:
             self.saver.resume_from(self._progress(ready, learner))
         return ready, learner
+
+    def lengths_in_run(self) -> dict[str, int]:
+        """Return how many steps a chunk has of each trainer that goes on within a run."""
+        return {} if self._origin is None else self._origin.lengths_in_run()
 
     def hurry(self) -> None:
         """Write as fast as the disk can, from now on, whatever that does to who acts."""

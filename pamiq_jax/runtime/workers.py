@@ -21,7 +21,7 @@ from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.program_cache import kept_programs
-from pamiq_jax.runtime.programs import Ready
+from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
 from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
@@ -57,6 +57,7 @@ class Workers:
         recorder: notes what the training thread is told and does; None for no recording.
         faults: what becomes of a trainer that fails.
         history: keeps the last moments.
+        latency_budget_ms: how long chunks may take; None leaves their lengths as they are.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Workers:
         recorder: Recorder | None,
         faults: FaultPolicy,
         history: History,
+        latency_budget_ms: float | None,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
         self.recorder, self.history = recorder, history
@@ -99,7 +101,7 @@ class Workers:
         self.quarantined: dict[str, WorkerError] = {}  # trainers that nobody is told of by an exception
         self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
-        self._seed, self._strict = seed, strict
+        self._seed, self._strict, self._latency_budget_ms = seed, strict, latency_budget_ms
 
     def _meanwhile(self) -> Meanwhile:
         """Return what training and saving are at. Called from any thread."""
@@ -144,9 +146,12 @@ class Workers:
     def _compile(self) -> None:
         self.control.heartbeats[TRAINING].enter(COMPILING)
         donates = self.saving.saver is None and not self.history.limit
-        compiled = compile_system(
-            self.system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
+        compile_it = functools.partial(
+            compile_system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
         )
+        if self._latency_budget_ms is not None:
+            self._tune(self._latency_budget_ms, compile_it)
+        compiled = compile_it(self.system)
         self.control.send(SystemEvent.COMPILED)
         with named("restore"):
             ready, self.learner = self.saving.begin_run(compiled, self.clock)
@@ -158,6 +163,13 @@ class Workers:
         self.ready = ready.begun()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
+
+    def _tune(self, latency_budget_ms: float, compile_it: Callable[[System], Compiled]) -> None:
+        from pamiq_jax.runtime.tuning import tuned  # few ask for it
+
+        with named("restore"):
+            lengths = self.saving.lengths_in_run()
+        self.system = tuned(self.system, latency_budget_ms, compile_it, lengths)
 
     def _begin_quarantined(self, learner: LearnerState) -> None:
         """Take note of the trainers that a restored state keeps out, and say so once."""
