@@ -75,17 +75,6 @@ SYSTEMS: list[Row] = [
         "each once; name each",
     ),
     (lambda: loose.launch(None), InvalidValueError, r"launch\(system\) is None, expected a System; build one"),
-    (
-        lambda: loose.launch(system(), latency_budget_ms=0),
-        InvalidValueError,
-        r"launch\(latency_budget_ms\) is 0, .* 5",
-    ),
-    (lambda: loose.launch(system(), latency_budget_ms=np.inf), InvalidValueError, "is inf, expected more than 0 and"),
-    (
-        lambda: loose.launch(system(), latency_budget_ms="5"),
-        InvalidValueError,
-        "is '5', expected more than 0 and",
-    ),
     (lambda: loose.run_lockstep(3, 1), InvalidValueError, r"run_lockstep\(system\) is 'int', expected a System"),
     (lambda: schedule(data=None), InvalidValueError, r"Schedule\(data\) is None, expected a buffer's name"),
     (lambda: schedule(data=""), InvalidValueError, r"Schedule\(data\) is '', expected a buffer's name"),
@@ -227,6 +216,23 @@ TRAINERS: list[Row] = [
         lambda: loose.with_optimizers(OF_M, {"m": optax.sgd(1)}, labels="m"),
         InvalidValueError,
         r"with_optimizers\(labels\) is 'm', expected \(params\) -> names of groups or None",
+    ),
+    *(
+        (
+            lambda params=params: pj.Model(params),
+            InvalidValueError,
+            r"Model\(params\) is .*, expected one array or more; a",
+        )
+        for params in ({}, (), None, {"w": {}})
+    ),
+    *(
+        (build, InvalidValueError, r"Schedule\(when\) is {}, expected a condition, or a dict of one or more; write")
+        for build in (lambda: schedule(when={}), lambda: schedule(when={}, data={"a": "x"}))
+    ),
+    (
+        lambda: pj.with_targets(READER, {}, 0.9),
+        InvalidValueError,
+        r"with_targets\(targets\) is {}, expected one target or more; write {target: source}, or leave",
     ),
     (
         lambda: loose.with_targets(READER, ("t", "m"), 0.9),

@@ -233,7 +233,7 @@ def cast_published(model: Model, params: Params) -> Params:
     """Return parameters with their floating-point leaves in the dtype that the model is published in.
 
     Example:
-        >>> cast_published(Model(None, dtype=jnp.bfloat16), {"w": jnp.ones(2), "steps": jnp.int32(3)})["w"].dtype
+        >>> cast_published(Model(0.0, dtype=jnp.bfloat16), {"w": jnp.ones(2), "steps": jnp.int32(3)})["w"].dtype
         dtype(bfloat16)
     """
     if model.dtype is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,11 @@ class TestLaunch:
             status = run.status
         assert status.compiles_after_ready == 0
         assert status.trainers["fit"].chunk_reason.startswith("a whole run takes ")
+
+    @pytest.mark.parametrize("budget", [0, -1.0, math.inf, math.nan, "5", True])
+    def test_what_is_no_budget_is_refused(self, budget: Any) -> None:
+        with pytest.raises(InvalidValueError, match=r"launch\(latency_budget_ms\) is .*, expected more than 0 .* 5 is"):
+            pj.launch(self.system(), latency_budget_ms=budget)
 
     def test_without_a_budget_nothing_is_timed(self, a_step_takes_1_ms: list[dict[str, int]]) -> None:
         with pj.launch(self.system()) as run:
