@@ -11,8 +11,9 @@ CAUSES: dict[str, str] = {
     "comparing its structure 0.2, checking the leaves 1.7, copying them 2.3.",
     "memory": "within a run of several chunks the parameters that a chunk begins with are neither published nor "
     "donated: a third set while a chunk is computed. With `steps_per_chunk` equal to `steps` there are two.",
-    "startup: import": "some hundred small modules, in which each NamedTuple and dataclass is built when imported; "
-    "a good part is one pass of the garbage collector over JAX's objects, which falls into this import.",
+    "startup: import": "what a live run needs is some ninety small modules, in which each NamedTuple and dataclass is "
+    "built when imported, about 48 ms; 32 ms more is one pass of the garbage collector over JAX's objects, which "
+    "comes due at the first thousand or two objects that anything makes after JAX's import.",
     "vae_pamiq": "a shuffled epoch is evaluated index by index, with a key folded for each record, where the "
     "reference sorts 1,024 numbers once an epoch: 1 ms of a run of 96 steps that takes the reference 8 ms. The rest "
     "is the chunk's own keys and metrics, and about 1 ms of host time between two runs.",

@@ -1,104 +1,143 @@
 """Agents that learn while they act: trainers as pure JAX functions over immutable state."""
 
-from pamiq_jax.conditions import (
-    Condition,
-    Decision,
-    Progress,
-    Wake,
-    always,
-    every_seconds,
-    every_versions,
-    fresh,
-    max_duty,
-    migrated,
-    min_new,
-    min_size,
-    samples_per_insert,
-    time_of_day,
-    when,
-)
-from pamiq_jax.data import (
-    Buffer,
-    Collector,
-    Record,
-    array_source,
-    describe_buffer,
-    mix_samples,
-    mixed_buffer,
-    prioritized_buffer,
-    reservoir_buffer,
-    ring_buffer,
-    rollout_buffer,
-    sequence_buffer,
-)
-from pamiq_jax.lifecycle import (
-    SYSTEM_TRANSITIONS,
-    TRAINER_TRANSITIONS,
-    SystemEvent,
-    SystemPhase,
-    TrainerEvent,
-    TrainerPhase,
-    mermaid,
-    transition,
-)
-from pamiq_jax.metrics import LatencyHistogram
-from pamiq_jax.publishing import Snapshot, SnapshotStore
-from pamiq_jax.recording import Recording
-from pamiq_jax.runtime import (
-    Agent,
-    Deadlines,
-    Environment,
-    EnvironmentSpec,
-    FaultPolicy,
-    FeedbackAgent,
-    Interaction,
-    LockstepResult,
-    Model,
-    PythonAgent,
-    Queue,
-    ReplayResult,
-    Run,
-    ScannedResult,
-    Schedule,
-    Status,
-    Stuck,
-    System,
-    TrainerHandle,
-    Transition,
-    VirtualClock,
-    WaitResult,
-    compile_system,
-    fail_fast,
-    infer_tick,
-    keep_acting,
-    launch,
-    on_signal,
-    replay,
-    run_lockstep,
-    run_scanned,
-    train_tick,
-    tune_chunks,
-)
-from pamiq_jax.trainer import (
-    Trainer,
-    TrainerState,
-    accumulate_gradients,
-    alternate,
-    clip_gradients,
-    compile_trainer,
-    custom_trainer,
-    ema,
-    explain_donation,
-    get_hyperparameters,
-    gradient_trainer,
-    publish_evaluated,
-    set_hyperparameters,
-    skip_first,
-    trainer_from_step,
-    with_hyperparameters,
-    with_optimizers,
-    with_targets,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pamiq_jax.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pamiq_jax.conditions import (
+        Condition,
+        Decision,
+        Progress,
+        Wake,
+        always,
+        every_seconds,
+        every_versions,
+        fresh,
+        max_duty,
+        migrated,
+        min_new,
+        min_size,
+        samples_per_insert,
+        time_of_day,
+        when,
+    )
+    from pamiq_jax.data import (
+        Buffer,
+        Collector,
+        Record,
+        array_source,
+        describe_buffer,
+        mix_samples,
+        mixed_buffer,
+        prioritized_buffer,
+        reservoir_buffer,
+        ring_buffer,
+        rollout_buffer,
+        sequence_buffer,
+    )
+    from pamiq_jax.lifecycle import (
+        SYSTEM_TRANSITIONS,
+        TRAINER_TRANSITIONS,
+        SystemEvent,
+        SystemPhase,
+        TrainerEvent,
+        TrainerPhase,
+        mermaid,
+        transition,
+    )
+    from pamiq_jax.metrics import LatencyHistogram
+    from pamiq_jax.publishing import Snapshot, SnapshotStore
+    from pamiq_jax.recording import Recording
+    from pamiq_jax.runtime import (
+        Agent,
+        Deadlines,
+        Environment,
+        EnvironmentSpec,
+        FaultPolicy,
+        FeedbackAgent,
+        Interaction,
+        LockstepResult,
+        Model,
+        PythonAgent,
+        Queue,
+        ReplayResult,
+        Run,
+        ScannedResult,
+        Schedule,
+        Status,
+        Stuck,
+        System,
+        TrainerHandle,
+        Transition,
+        VirtualClock,
+        WaitResult,
+        compile_system,
+        fail_fast,
+        infer_tick,
+        keep_acting,
+        launch,
+        on_signal,
+        replay,
+        run_lockstep,
+        run_scanned,
+        train_tick,
+        tune_chunks,
+    )
+    from pamiq_jax.trainer import (
+        Trainer,
+        TrainerState,
+        accumulate_gradients,
+        alternate,
+        clip_gradients,
+        compile_trainer,
+        custom_trainer,
+        ema,
+        explain_donation,
+        get_hyperparameters,
+        gradient_trainer,
+        publish_evaluated,
+        set_hyperparameters,
+        skip_first,
+        trainer_from_step,
+        with_hyperparameters,
+        with_optimizers,
+        with_targets,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "conditions": (
+                "Condition Decision Progress Wake always every_seconds every_versions fresh max_duty migrated min_new "
+                "min_size samples_per_insert time_of_day when"
+            ),
+            "data": (
+                "Buffer Collector Record array_source describe_buffer mix_samples mixed_buffer prioritized_buffer "
+                "reservoir_buffer ring_buffer rollout_buffer sequence_buffer"
+            ),
+            "lifecycle": (
+                "SYSTEM_TRANSITIONS TRAINER_TRANSITIONS SystemEvent SystemPhase TrainerEvent TrainerPhase mermaid "
+                "transition"
+            ),
+            "metrics": "LatencyHistogram",
+            "publishing": "Snapshot SnapshotStore",
+            "recording": "Recording",
+            "runtime": (
+                "Agent Deadlines Environment EnvironmentSpec FaultPolicy FeedbackAgent Interaction LockstepResult "
+                "Model PythonAgent Queue ReplayResult Run ScannedResult Schedule Status Stuck System TrainerHandle "
+                "Transition VirtualClock WaitResult compile_system fail_fast infer_tick keep_acting launch on_signal "
+                "replay run_lockstep run_scanned train_tick tune_chunks"
+            ),
+            "trainer": (
+                "Trainer TrainerState accumulate_gradients alternate clip_gradients compile_trainer custom_trainer "
+                "ema explain_donation get_hyperparameters gradient_trainer publish_evaluated set_hyperparameters "
+                "skip_first trainer_from_step with_hyperparameters with_optimizers with_targets"
+            ),
+        },
+    )
 
 __version__ = "0.1.0"
 

@@ -217,6 +217,23 @@ TRAINERS: list[Row] = [
         InvalidValueError,
         r"with_optimizers\(labels\) is 'm', expected \(params\) -> names of groups or None",
     ),
+    *(
+        (
+            lambda params=params: pj.Model(params),
+            InvalidValueError,
+            r"Model\(params\) is .*, expected one array or more; a",
+        )
+        for params in ({}, (), None, {"w": {}})
+    ),
+    *(
+        (build, InvalidValueError, r"Schedule\(when\) is {}, expected a condition, or a dict of one or more; write")
+        for build in (lambda: schedule(when={}), lambda: schedule(when={}, data={"a": "x"}))
+    ),
+    (
+        lambda: pj.with_targets(READER, {}, 0.9),
+        InvalidValueError,
+        r"with_targets\(targets\) is {}, expected one target or more; write {target: source}, or leave",
+    ),
     (
         lambda: loose.with_targets(READER, ("t", "m"), 0.9),
         InvalidValueError,

@@ -22,6 +22,7 @@ BEYOND_THE_CORE = {
         "mix.py",
         "pending.py",
         "prioritized.py",
+        "prioritized_batch.py",
         "reservoir.py",
         "rollout.py",
         "sequence.py",
@@ -32,13 +33,14 @@ BEYOND_THE_CORE = {
     "trainer": {
         "accumulate.py",
         "addresses.py",
-        "alternate.py",
+        "alternating.py",
+        "arrays.py",
         "asked.py",
         "clip.py",
-        "ema.py",
+        "averaging.py",
         "evaluated.py",
         "from_step.py",
-        "guard.py",
+        "guarding.py",
         "hyperparameters.py",
         "missing.py",
         "optimizers.py",
@@ -64,6 +66,7 @@ import os, sys, threading
 import jax, flax.struct, optax, numpy  # what these do is not ours
 before = (dict(os.environ), sys.getswitchinterval(), set(threading.enumerate()), set(jax.config.values.items()))
 import pamiq_jax
+names = [getattr(pamiq_jax, name) for name in pamiq_jax.__all__]  # each imports its module
 after = (dict(os.environ), sys.getswitchinterval(), set(threading.enumerate()), set(jax.config.values.items()))
 names = ("environment variables", "switch interval", "threads", "jax configuration")
 print([name for name, one, other in zip(names, before, after) if one != other])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pamiq_jax.checkpoint.blocks import DamagedBlockError
 from pamiq_jax.checkpoint.directory import StateDirectory
 from pamiq_jax.checkpoint.manifest import Manifest
-from pamiq_jax.checkpoint.retention import Retention
 from pamiq_jax.errors import CorruptStateError
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint.retention import Retention
 
 _LOGGER = logging.getLogger("pamiq_jax")
 

@@ -6,11 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex, override
+from typing import TYPE_CHECKING, Literal, SupportsIndex, override
 
 from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint.manifest import StateInfo
 from pamiq_jax.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint.manifest import StateInfo
 
 
 class Retention(ABC):
@@ -75,6 +77,7 @@ def latest_n(count: SupportsIndex) -> Retention:
         count: at least 1.
 
     Example:
+        >>> from pamiq_jax.checkpoint import StateInfo
         >>> states = [StateInfo(number, 0.0, {}, 0, 0) for number in range(1, 6)]
         >>> [state.number for state in latest_n(2)(states)]
         [4, 5]
@@ -89,6 +92,7 @@ def every_nth(nth: SupportsIndex) -> Retention:
         nth: at least 1.
 
     Example:
+        >>> from pamiq_jax.checkpoint import StateInfo
         >>> states = [StateInfo(number, 0.0, {}, 0, 0) for number in range(1, 6)]
         >>> [state.number for state in every_nth(2)(states)]
         [2, 4]
@@ -107,6 +111,7 @@ def best(metric: str, mode: Literal["max", "min"], count: SupportsIndex = 1) -> 
         count: at least 1.
 
     Example:
+        >>> from pamiq_jax.checkpoint import StateInfo
         >>> returns = [10.0, 90.0, float("nan"), 40.0]
         >>> states = [StateInfo(1 + i, 0.0, {"metrics": {"return": x}}, 0, 0) for i, x in enumerate(returns)]
         >>> [state.number for state in best("return", "max")(states)]
@@ -123,6 +128,7 @@ def any_of(*rules: Retention) -> Retention:
     """Return the rule that keeps what any of the rules keeps; the same as joining them with `|`.
 
     Example:
+        >>> from pamiq_jax.checkpoint import StateInfo
         >>> states = [StateInfo(number, 0.0, {}, 0, 0) for number in range(1, 6)]
         >>> [state.number for state in any_of(latest_n(2), every_nth(2))(states)]
         [2, 4, 5]

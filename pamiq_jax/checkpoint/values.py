@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -86,13 +85,18 @@ def _encode(value: Any, name: str, arrays: dict[int, HostArray], depth: int) -> 
     if isinstance(value, np.ndarray) and kind not in (np.ndarray, np.memmap):  # what it has beside would be lost
         remedy = "convert it: x.filled(value) and its mask for a masked array, np.asarray(x) else"
         raise UnstorableValueError(_shown(name), f"is a {kind.__module__}.{kind.__qualname__}", remedy)
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic) or _is_of_jax(value):
         if id(value) not in arrays:  # one array may lie in several places, as published parameters do
             arrays[id(value)] = _host_array(value, name)
         return {"array": arrays[id(value)].entry}
     raise UnstorableValueError(
         _shown(name), f"is a {kind.__qualname__}", "store named_leaves(tree), or convert it to dicts, lists and arrays"
     )
+
+
+def _is_of_jax(value: Any) -> bool:
+    """Return whether it is an array of JAX; a process that only writes has none, and need not import it."""
+    return "jax" in sys.modules and isinstance(value, sys.modules["jax"].Array)
 
 
 def child_name(name: str, key: str | int) -> str:
@@ -112,9 +116,12 @@ def _checked_key(key: Any, name: str) -> str | int:
 
 def _host_array(value: Any, name: str) -> HostArray:
     implementation = None
-    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        implementation = str(jax.random.key_impl(value))
-        value = jax.random.key_data(value)
+    if _is_of_jax(value):
+        import jax
+
+        if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+            implementation = str(jax.random.key_impl(value))
+            value = jax.random.key_data(value)
     array = np.asarray(value, order="C")
     if array.dtype.name not in DTYPES:
         remedy = "convert it to bool, an integer, a float, a complex number or one of ml_dtypes' small ones"
@@ -159,7 +166,9 @@ def array_from(entry: Entry, data: np.ndarray[Any, Any]) -> Any:
     dtype = DTYPES[entry["dtype"]]
     array = data.view(_little_endian(dtype)).astype(dtype, copy=False).reshape(entry["shape"])
     if "key" in entry:
-        return jax.random.wrap_key_data(jnp.array(array), impl=entry["key"])
+        import jax
+
+        return jax.random.wrap_key_data(jax.numpy.array(array), impl=entry["key"])
     return array
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple, override
 
 import flax.struct
 import jax
@@ -13,6 +12,7 @@ from jax.typing import ArrayLike
 
 from pamiq_jax.arguments import is_number
 from pamiq_jax.data.buffer import Buffer, Placement
+from pamiq_jax.data.prioritized_batch import PrioritizedBatch
 from pamiq_jax.data.ring import RingState, ring_buffer
 from pamiq_jax.data.rows import check_batch_size, check_storage, last_of_each, read_rows
 from pamiq_jax.data.sum_tree import find_slots, set_masses, zero_sums
@@ -32,28 +32,6 @@ class PrioritizedState[X](Shown, flax.struct.PyTreeNode):
     ring: RingState[X]
     sums: jax.Array
     largest: jax.Array
-
-
-class PrioritizedBatch[X](NamedTuple):
-    """A batch by priority, and what a step needs to learn from it without bias.
-
-    Attributes:
-        records: leaves `[B, ...]`.
-        indices: int32 `[B]`, for `Buffer.update`.
-        weights: float32 `[B]`, importance weights from 0 to 1, the largest of the batch being 1.
-    """
-
-    records: X
-    indices: jax.Array
-    weights: jax.Array
-
-    @override
-    def __getitem__(self, index: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - one for all overloads
-        """Return the field at an index; what is asked for by name is among the records."""
-        if isinstance(index, str):
-            expected = "records, indices or weights"
-            raise InvalidValueError("PrioritizedBatch field", index, expected, f"write batch.records[{index!r}]")
-        return tuple.__getitem__(self, index)
 
 
 def prioritized_buffer[X](

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pamiq_jax.envs.episodes import EpisodeStatistics
-from pamiq_jax.envs.jax_environment import JaxEnvironment, JaxWorld
-from pamiq_jax.envs.modular import Actuator, ModularEnvironment, Sensor, map_actuator, map_sensor
-from pamiq_jax.envs.stream import IteratorEnvironment, MakeFn, ResumableIterator, iterator_source
+from pamiq_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pamiq_jax.envs.episodes import EpisodeStatistics
     from pamiq_jax.envs.gymnasium import GymnasiumEnvironment, GymnasiumVectorEnvironment
+    from pamiq_jax.envs.jax_environment import JaxEnvironment, JaxWorld
+    from pamiq_jax.envs.modular import Actuator, ModularEnvironment, Sensor, map_actuator, map_sensor
     from pamiq_jax.envs.state import EnvironmentState, python_state, state_of
+    from pamiq_jax.envs.stream import IteratorEnvironment, MakeFn, ResumableIterator, iterator_source
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "episodes": "EpisodeStatistics",
+            "gymnasium": "GymnasiumEnvironment GymnasiumVectorEnvironment",  # a robot needs no Gymnasium
+            "jax_environment": "JaxEnvironment JaxWorld",
+            "modular": "Actuator ModularEnvironment Sensor map_actuator map_sensor",
+            "state": "EnvironmentState python_state state_of",
+            "stream": "IteratorEnvironment MakeFn ResumableIterator iterator_source",
+        },
+    )
 
 __all__ = [
     "Actuator",
@@ -33,11 +45,3 @@ __all__ = [
     "python_state",
     "state_of",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: a robot needs no Gymnasium.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "gymnasium" if name.startswith("Gymnasium") else "state"
-    return getattr(importlib.import_module(f"pamiq_jax.envs.{module}"), name)

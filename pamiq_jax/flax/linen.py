@@ -11,8 +11,8 @@ from flax.core import FrozenDict, freeze, unfreeze
 
 from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.trainer import Trainer, TrainerState
+from pamiq_jax.trainer.arrays import check_arrays
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
-from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Metrics, Params
 
 type LinenLossFn = Callable[[Params, Any, dict[str, jax.Array]], tuple[jax.Array, tuple[Params, Metrics]]]

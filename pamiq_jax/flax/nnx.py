@@ -15,8 +15,8 @@ from pamiq_jax import trees
 from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError, MutatedModuleError, StepStructureError
 from pamiq_jax.trainer import Trainer, TrainerState
+from pamiq_jax.trainer.arrays import check_arrays
 from pamiq_jax.trainer.partition import Partition, partitioned_trainer
-from pamiq_jax.trainer.step_state import check_arrays
 from pamiq_jax.types import Params
 
 type NnxLossFn = Callable[[Any, Any], Any]

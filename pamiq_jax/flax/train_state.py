@@ -11,7 +11,7 @@ import optax
 from flax.training.train_state import TrainState
 
 from pamiq_jax.trainer import TrainerState
-from pamiq_jax.trainer.step_state import check_arrays
+from pamiq_jax.trainer.arrays import check_arrays
 
 
 def from_train_state(train_state: TrainState, rng_key: jax.Array) -> TrainerState[Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pamiq_jax.conditions import condition_html
+from pamiq_jax import conditions, lifecycle
 from pamiq_jax.display import escape, table
 from pamiq_jax.facts import facts_html
-from pamiq_jax.lifecycle import lifecycle_svg
 
 if TYPE_CHECKING:
     from pamiq_jax.runtime.history import Moment
@@ -22,8 +21,8 @@ def schedule_html(schedule: Schedule) -> str:
     Args:
         schedule: of a system.
     """
-    conditions = [condition_html(source.condition) for source in schedule.sources.values()]
-    return "".join([facts_html(schedule), *conditions])
+    cards = [conditions.condition_html(source.condition) for source in schedule.sources.values()]
+    return "".join([facts_html(schedule), *cards])
 
 
 def moment_html(moment: Moment) -> str:
@@ -44,7 +43,7 @@ def status_html(status: Status) -> str:
         status: of a run.
     """
     head = f"<p>{escape(status.phase)}, {status.seconds:.1f} s since ready, version {status.version}</p>"
-    return lifecycle_svg(status.phase) + head + "".join(_tables(status)) + "".join(_troubles(status))
+    return lifecycle.lifecycle_svg(status.phase) + head + "".join(_tables(status)) + "".join(_troubles(status))
 
 
 def _tables(status: Status) -> Iterator[str]:

@@ -25,7 +25,7 @@ from pamiq_jax.runtime.state import ActorState, BufferRun, LearnerState, Trainer
 from pamiq_jax.runtime.system import Model, System
 from pamiq_jax.trainer import TrainerPrograms
 from pamiq_jax.trainer.compile import own
-from pamiq_jax.trainer.guard import skip_reader
+from pamiq_jax.trainer.guarding import skip_reader
 from pamiq_jax.trainer.step_donation import copied
 from pamiq_jax.types import Params, PyTree
 
@@ -233,7 +233,7 @@ def cast_published(model: Model, params: Params) -> Params:
     """Return parameters with their floating-point leaves in the dtype that the model is published in.
 
     Example:
-        >>> cast_published(Model(None, dtype=jnp.bfloat16), {"w": jnp.ones(2), "steps": jnp.int32(3)})["w"].dtype
+        >>> cast_published(Model(0.0, dtype=jnp.bfloat16), {"w": jnp.ones(2), "steps": jnp.int32(3)})["w"].dtype
         dtype(bfloat16)
     """
     if model.dtype is None:

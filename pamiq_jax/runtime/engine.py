@@ -10,8 +10,8 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.lifecycle import SystemEvent
 from pamiq_jax.runtime.clock import RealClock
@@ -21,13 +21,16 @@ from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import inference_thread
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock, SwitchInterval
-from pamiq_jax.runtime.recorder import Recorder
 from pamiq_jax.runtime.rows import MetricRows
 from pamiq_jax.runtime.saving import SavingOptions
 from pamiq_jax.runtime.signals import TerminationSignals
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import Watchdog
 from pamiq_jax.runtime.workers import TRAINING, Workers
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import StateInfo
+    from pamiq_jax.runtime.recorder import Recorder
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -47,6 +50,7 @@ class Engine:
         observers: who looks on.
         saving: when and where states are saved.
         watching: what watches over the threads.
+        latency_budget_ms: see `launch`.
 
     Attributes:
         control: where the threads meet.
@@ -68,6 +72,7 @@ class Engine:
         observers: Observers,
         saving: SavingOptions,
         watching: Watching,
+        latency_budget_ms: float | None,
     ) -> None:
         self._lock = lock
         self.signals = TerminationSignals(
@@ -80,6 +85,8 @@ class Engine:
         self.rows = MetricRows(path, observers.on_metrics, self._reporting("pamiq-metrics"))
         recorder: Recorder | None = None
         if observers.record and directory is not None:
+            from pamiq_jax.runtime.recorder import Recorder
+
             recorder = Recorder(directory, seed, self._reporting("pamiq-recorder"))
             self.control.subscribe(recorder.noted)
         self.workers = Workers(
@@ -94,6 +101,7 @@ class Engine:
             recorder=recorder,
             faults=watching.faults,
             history=History(observers.history),
+            latency_budget_ms=latency_budget_ms,
         )
         self.watchdog = Watchdog(self.control, clock, watching.deadlines)
         targets = {TRAINING: self.workers.train, **self.workers.inference_targets()}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
+from pamiq_jax import trainer as trainers
 from pamiq_jax.errors import UnknownNameError
 from pamiq_jax.runtime.outside import check_outside
-from pamiq_jax.runtime.view import trainer_html
 from pamiq_jax.runtime.workers import TRAINING, Workers
-from pamiq_jax.trainer import get_hyperparameters, set_hyperparameters
 
 
 class TrainerHandle:
@@ -35,6 +34,8 @@ class TrainerHandle:
         return f"TrainerHandle({self.name!r}, {run.phase.value}, {run.steps} steps)"
 
     def _repr_html_(self) -> str:
+        from pamiq_jax.runtime.view import trainer_html  # only a notebook wants it
+
         return trainer_html(self.name, self._workers)
 
     def hyperparameters(self, timeout: float = 60.0) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class TrainerHandle:
             InvalidValueError: the run has ended.
             TimeoutError: the training thread did not come to it.
         """
-        return self._call("hyperparameters", lambda: get_hyperparameters(self._state()), timeout)
+        return self._call("hyperparameters", lambda: trainers.get_hyperparameters(self._state()), timeout)
 
     def set(self, *, timeout: float = 60.0, **values: Any) -> None:
         """Change hyper-parameters from the next chunk on. Nothing is compiled; the change goes to the metrics.
@@ -64,8 +65,8 @@ class TrainerHandle:
         """
 
         def change() -> None:
-            state = set_hyperparameters(self._state(), **values)
-            present = get_hyperparameters(state)
+            state = trainers.set_hyperparameters(self._state(), **values)
+            present = trainers.get_hyperparameters(state)
             self._workers.change_state(self.name, state, {name: present[name] for name in values})
 
         self._call("set", change, timeout)

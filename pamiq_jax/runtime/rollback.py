@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pamiq_jax import trainer as trainers
 from pamiq_jax import trees
 from pamiq_jax.conditions import Decision, Wake
 from pamiq_jax.errors import DonationError, StepStructureError, TooManyBadUpdatesError
@@ -17,7 +18,6 @@ from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase
 from pamiq_jax.runtime.failures import describe_error, worker_error
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.state import Faults, Good, TrainerRun
-from pamiq_jax.trainer import set_hyperparameters
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -195,6 +195,6 @@ def with_changed_good(run: TrainerRun, state: Any, values: Mapping[str, Any]) ->
     """
     good = run.faults.good
     if good is not None:
-        changed = state if good.state is run.state else set_hyperparameters(good.state, **values)
+        changed = state if good.state is run.state else trainers.set_hyperparameters(good.state, **values)
         run = run._replace(faults=run.faults._replace(good=good._replace(state=changed)))
     return run._replace(state=state)

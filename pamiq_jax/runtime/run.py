@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Self, override
+from typing import TYPE_CHECKING, Any, Self, override
 
-from pamiq_jax.checkpoint import StateInfo
 from pamiq_jax.errors import InvalidValueError, QuarantinedError, UnknownNameError
 from pamiq_jax.lifecycle import SystemEvent, SystemPhase
 from pamiq_jax.publishing import Snapshot
@@ -23,8 +22,10 @@ from pamiq_jax.runtime.signals import gives_way
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status, WaitResult
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.view import run_html
 from pamiq_jax.types import PyTree
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import StateInfo
 
 
 class Run:
@@ -38,12 +39,11 @@ class Run:
         engine: its threads.
 
     Attributes:
-        system: what was launched.
         trainers: a `TrainerHandle` for each trainer, by name.
     """
 
     def __init__(self, system: System, engine: Engine) -> None:
-        self.system, self._engine = system, engine
+        self._engine = engine
         self._control, self._workers = engine.control, engine.workers
         self._signals = engine.signals
         self.trainers = TrainerHandles(self._workers, system.trainers)
@@ -54,7 +54,14 @@ class Run:
         return f"Run({self._control.phase})"
 
     def _repr_html_(self) -> str:
+        from pamiq_jax.runtime.view import run_html  # only a notebook wants it
+
         return run_html(self.status, self._workers)
+
+    @property
+    def system(self) -> System:
+        """What was launched; from READY on with the chunks that `latency_budget_ms` has made of it."""
+        return self._workers.system
 
     def __enter__(self) -> Self:
         return self

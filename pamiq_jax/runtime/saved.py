@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -193,6 +194,29 @@ def restored_cut(
         waiting=waiting,
         worlds=names.keys("interactions", value["worlds"]),
     ), without(report, later)
+
+
+def lengths_in_run(value: Mapping[str, Any], *, number: int, rename: Renames | None) -> dict[str, int]:
+    """Return how many steps a chunk has of each trainer that a stored system is within a run of, by its new name.
+
+    Args:
+        value: what `stored_value` returned, read from a store.
+        number: of the state, for errors.
+        rename: new names of trainers.
+
+    Raises:
+        UnknownSchemaError: a newer version of the library wrote it.
+    """
+    _check_form(value, number)
+    names = Renaming({} if rename is None else rename, value["leaves"])
+    lengths = names.keys("trainers", _of_trainers(value["leaves"], "chunk_steps"))
+    phases = names.keys("trainers", _of_trainers(value["leaves"], "phase"))
+    return {name: int(size) for name, size in lengths.items() if size and phases[name] == TrainerPhase.TRAINING}
+
+
+def _of_trainers(leaves: Mapping[str, Any], field: str) -> dict[str, Any]:
+    found = {re.fullmatch(rf"\['trainers'\]\['([^']*)'\]\['{field}'\]", name): leaf for name, leaf in leaves.items()}
+    return {match[1]: leaf for match, leaf in found.items() if match is not None}
 
 
 def _check_form(value: Mapping[str, Any], number: int) -> None:

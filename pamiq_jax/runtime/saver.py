@@ -24,34 +24,13 @@ from pamiq_jax.data import Collector, CollectorCounts
 from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.rows import floats
+from pamiq_jax.runtime.save_status import SaveStatus
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Metrics
 
 _HAND_IN_SECONDS = 5.0
 _LOGGER = logging.getLogger("pamiq_jax")
-
-
-class SaveStatus(NamedTuple):
-    """What has become of the saves of a run.
-
-    Attributes:
-        written: how many are complete.
-        failed: how many could not be written.
-        skipped: how many were due while the one before was still being written.
-        newest: the newest complete one.
-        error: what the last failure said; "" since the last success.
-        blocked_ms: how long the last save kept the training thread.
-        write_seconds: how long the last save took its own thread.
-    """
-
-    written: int = 0
-    failed: int = 0
-    skipped: int = 0
-    newest: StateInfo | None = None
-    error: str = ""
-    blocked_ms: float = 0.0
-    write_seconds: float = 0.0
 
 
 class Feed(NamedTuple):

@@ -8,23 +8,25 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from pamiq_jax import checkpoint
 from pamiq_jax.arguments import checked_kind, checked_names
-from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
-from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.errors import CheckpointNotFoundError, DirectoryHasStatesError, InvalidValueError, UnknownNameError
 from pamiq_jax.runtime.clock import Clock
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Compiled, Ready
-from pamiq_jax.runtime.renaming import Renames, check_rename
-from pamiq_jax.runtime.saved import Cut, restored_cut
-from pamiq_jax.runtime.saver import Feed, Saver, SaveStatus
+from pamiq_jax.runtime.save_status import SaveStatus
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.unhurried import unhurried
 from pamiq_jax.types import Metrics
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
+    from pamiq_jax.runtime.renaming import Renames
+    from pamiq_jax.runtime.saved import Cut
+    from pamiq_jax.runtime.saver import Saver
 
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -71,7 +73,9 @@ class Origin(NamedTuple):
             UnknownNameError: there is none.
             UnknownSchemaError: a newer version of the library wrote it.
         """
-        store = StateStore(self.directory)
+        from pamiq_jax.runtime.saved import restored_cut
+
+        store = checkpoint.StateStore(self.directory)
         found = self._find(store)
         if found is None:
             return None
@@ -87,6 +91,17 @@ class Origin(NamedTuple):
         for part, why in report.anew.items():
             _LOGGER.warning("state %d is taken in part: %s begins anew: %s", state.number, part, why)
         return cut, Restored(state, self.directory, report)
+
+    def lengths_in_run(self) -> dict[str, int]:
+        """Return how many steps a chunk has of each trainer that the state is within a run of.
+
+        Raises:
+            CorruptStateError, UnknownNameError, UnknownSchemaError: as `read`.
+        """
+        from pamiq_jax.runtime.saved import lengths_in_run
+
+        found = self._find(checkpoint.StateStore(self.directory))
+        return {} if found is None else lengths_in_run(found[1], number=found[0].number, rename=self.rename)
 
     def _find(self, store: StateStore) -> tuple[StateInfo, Any] | None:
         """Return the state that was named, or the newest that can be read: damaged newer ones are logged."""
@@ -111,7 +126,7 @@ def check_policies(where: str, system: System, save: Any, keep: Any, faults: Any
     checked_kind(f"{where}(system)", system, System, "a System", "build one of models, buffers and trainers")
     if save is not None and not isinstance(save, Condition):
         raise InvalidValueError(f"{where}(save)", save, "a condition", "write every_seconds(60), for example")
-    if keep is not None and not isinstance(keep, Retention):
+    if keep is not None and not isinstance(keep, checkpoint.Retention):
         raise InvalidValueError(f"{where}(keep)", keep, "a retention", "write latest_n(3), for example")
     if not isinstance(faults, FaultPolicy):
         remedy = "write fail_fast() or keep_acting(), with brackets"
@@ -157,8 +172,10 @@ def find_origin(
         remedy = "pass resume=True, a number or a path, to begin from a state"
         raise InvalidValueError("partial or rename", how, "nothing without resume=", remedy)
     if how.get("rename") is not None:
+        from pamiq_jax.runtime.renaming import check_rename
+
         check_rename(how["rename"])
-    has_states = directory is not None and StateStore(directory).latest() is not None
+    has_states = directory is not None and checkpoint.StateStore(directory).latest() is not None
     is_own = isinstance(resume, bool | int)
     if has_states and (resume is False or not is_own):
         raise DirectoryHasStatesError(
@@ -168,7 +185,7 @@ def find_origin(
     if resume is False:
         return None
     if not is_own:
-        if StateStore(Path(resume)).latest() is None:
+        if checkpoint.StateStore(Path(resume)).latest() is None:
             raise CheckpointNotFoundError(resume)
         return Origin(Path(resume), **how)
     if directory is None:
@@ -223,12 +240,12 @@ class SavingOptions(NamedTuple):
 
     Attributes:
         origin: where it begins from; None begins anew.
-        keep: which states stay.
+        keep: which states stay; None keeps the newest three.
         policy: when it saves by itself; None only when asked.
     """
 
     origin: Origin | None
-    keep: Retention
+    keep: Retention | None
     policy: Condition | None
 
     def begin(
@@ -237,10 +254,14 @@ class SavingOptions(NamedTuple):
         """Return the run's saves; starts their thread if there is a directory."""
         if directory is None:
             return Saving(None, self.origin)
+        from pamiq_jax.checkpoint.files import LOCAL_FILES
+        from pamiq_jax.runtime.saver import Saver
+        from pamiq_jax.runtime.unhurried import unhurried
+
         is_hurried = threading.Event()
         saver = Saver(
-            StateStore(directory, unhurried(LOCAL_FILES, is_hurried)),
-            keep=self.keep,
+            checkpoint.StateStore(directory, unhurried(LOCAL_FILES, is_hurried)),
+            keep=checkpoint.latest_n(3) if self.keep is None else self.keep,
             policy=self.policy,
             on_error=on_error,
             on_free=on_free,
@@ -269,6 +290,10 @@ class Saving:
         if self.saver is not None:
             self.saver.resume_from(self._progress(ready, learner))
         return ready, learner
+
+    def lengths_in_run(self) -> dict[str, int]:
+        """Return how many steps a chunk has of each trainer that goes on within a run."""
+        return {} if self._origin is None else self._origin.lengths_in_run()
 
     def hurry(self) -> None:
         """Write as fast as the disk can, from now on, whatever that does to who acts."""
@@ -318,6 +343,9 @@ class Saving:
             interactions: the last known state of each, which hands in its newer one; None if it has not begun yet,
                 and so is where the run began from.
         """
+        from pamiq_jax.runtime.saved import Cut
+        from pamiq_jax.runtime.saver import Feed
+
         assert self.saver is not None, "somebody found a save due"
         started, now = time.perf_counter(), self._clock.now()
         begun = {name: actor for name, actor in interactions.items() if actor is not None}

@@ -51,7 +51,7 @@ from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import drain
 from pamiq_jax.runtime.worlds import save_world
 from pamiq_jax.trainer.compile import own
-from pamiq_jax.trainer.guard import skip_reader
+from pamiq_jax.trainer.guarding import skip_reader
 from pamiq_jax.types import Metrics
 
 

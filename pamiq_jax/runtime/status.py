@@ -6,19 +6,21 @@ import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple, override
+from typing import TYPE_CHECKING, NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
 from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.runtime.cards import short_metrics, status_html
 from pamiq_jax.runtime.interaction import AGENT
-from pamiq_jax.runtime.recorder import RecordingStatus
 from pamiq_jax.runtime.rows import floats
-from pamiq_jax.runtime.saver import SaveStatus
+from pamiq_jax.runtime.save_status import SaveStatus
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import Stuck
 from pamiq_jax.types import Metrics
+
+if TYPE_CHECKING:
+    from pamiq_jax.runtime.recorder import RecordingStatus
 
 
 class WaitResult(StrEnum):

@@ -30,9 +30,8 @@ from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.facts import facts_html, facts_text
 from pamiq_jax.runtime.cards import schedule_html
 from pamiq_jax.runtime.interaction import AGENT, Interaction
-from pamiq_jax.runtime.wiring import wiring
 from pamiq_jax.trainer import Trainer
-from pamiq_jax.trainer.step_state import check_arrays
+from pamiq_jax.trainer.arrays import check_arrays
 from pamiq_jax.types import Params, PyTree
 
 if TYPE_CHECKING:
@@ -54,8 +53,8 @@ class Model:
             training. The transfer is over before the new version can be seen.
 
     Raises:
-        InvalidValueError: parameters that are no pytree of arrays (a module object, a function), a dtype that is not
-            floating-point, a device that is none, or a flag that is no bool.
+        InvalidValueError: parameters that are no pytree of arrays (a module object, a function) or have none, a dtype
+            that is not floating-point, a device that is none, or a flag that is no bool.
     """
 
     params: Params
@@ -68,6 +67,9 @@ class Model:
 
     def __post_init__(self) -> None:
         check_arrays("Model(params)", self.params)
+        if not jax.tree.leaves(self.params):
+            remedy = "a function without parameters is no model: call it in the agent and in the loss"
+            raise InvalidValueError("Model(params)", self.params, "one array or more", remedy)
         checked_flag("Model(infer)", self.infer)
         checked_flag("Model(train)", self.train)
         checked_function("Model(apply)", self.apply, "a function (params, ...) -> output", is_optional=True)
@@ -162,6 +164,9 @@ class Schedule:
     @functools.cached_property
     def sources(self) -> Mapping[str, Source]:
         """Where the batches come from, by name in the batch; "" for the one of an undivided batch."""
+        if isinstance(self.when, Mapping) and not self.when:
+            remedy = "write always(), or leave `when` out, for a run that waits for nothing"
+            raise InvalidValueError("Schedule(when)", self.when, "a condition, or a dict of one or more", remedy)
         if isinstance(self.data, str):
             if isinstance(self.batch_size, Mapping) or isinstance(self.when, Mapping):
                 raise InvalidValueError("Schedule(data)", self.data, "a dict, since batch_size or when is one")
@@ -275,6 +280,8 @@ class System:
             check_system(self)
         except Exception as error:
             with contextlib.suppress(Exception):  # what cannot be drawn either is said by the error itself
+                from pamiq_jax.runtime.wiring import wiring
+
                 drawn = wiring(self, error)
                 error.add_note(f"the wiring:\n{drawn}")
                 cast(Any, error).wiring = drawn
@@ -287,6 +294,8 @@ class System:
         return f"System({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
+        from pamiq_jax.runtime.wiring import wiring
+
         return wiring(self).html()
 
     def describe(self) -> Description:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import jax
 
 from pamiq_jax.arguments import checked_positive
 from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.system import Schedule, System
 
 _ROUNDS = 3
@@ -27,6 +30,7 @@ def tune_chunks(system: System, *, latency_budget_ms: float, seed: int = 0) -> S
 
     Compiling takes two or three times as long as without. On a busy machine chunks are measured too long and come
     out too short, so tune once where nothing else runs, and write down what was found: `Schedule(steps_per_chunk=)`.
+    `launch(latency_budget_ms=)` tunes at each start.
 
     Args:
         system: what to tune.
@@ -48,7 +52,30 @@ def tune_chunks(system: System, *, latency_budget_ms: float, seed: int = 0) -> S
         >>> tuned.trainers["t"].chunk, tuned.trainers["t"].chunk_reason
         (64, 'a whole run takes ... ms, the budget is 100 ms')
     """
-    budget = checked_positive("tune_chunks(latency_budget_ms)", latency_budget_ms, "5 is a good one on a CPU") / 1000
+    budget_ms = checked_positive("tune_chunks(latency_budget_ms)", latency_budget_ms, "5 is a good one on a CPU")
+    return tuned(system, budget_ms, functools.partial(compile_system, seed=seed))
+
+
+def tuned(
+    system: System,
+    budget_ms: float,
+    compile_it: Callable[[System], Compiled],
+    lengths_in_run: Mapping[str, int] = MappingProxyType({}),
+) -> System:
+    """Return the system with chunks as long as a budget allows, as `tune_chunks` does and `launch` is told to.
+
+    Args:
+        system: what to tune.
+        budget_ms: how long a chunk may take, in milliseconds.
+        compile_it: compiles the system as it will be run.
+        lengths_in_run: chunk lengths of trainers that go on within a run. They keep them: what is left of that run
+            need be no whole number of other ones.
+    """
+    free = {name: schedule for name, schedule in system.trainers.items() if schedule.steps_per_chunk is None}
+    fitting = {name: size for name, size in lengths_in_run.items() if name in free and free[name].steps % size == 0}
+    if fitting:
+        system = with_chunks(system, fitting, dict.fromkeys(fitting, "as in the saved state, which is within a run"))
+    budget = budget_ms / 1000
     lengths = {
         name: schedule.chunk
         for name, schedule in system.trainers.items()
@@ -58,7 +85,7 @@ def tune_chunks(system: System, *, latency_budget_ms: float, seed: int = 0) -> S
     for number in range(_ROUNDS):
         if not lengths:
             return system
-        seconds = _chunk_seconds(with_chunks(system, lengths), seed, lengths)
+        seconds = _chunk_seconds(with_chunks(system, lengths), compile_it, lengths)
         longest = {
             name: _longest(system.trainers[name].steps, budget / (seconds[name] / length))
             for name, length in lengths.items()
@@ -97,9 +124,11 @@ def _longest(steps: int, most: float) -> int:
     return max(size for size in range(1, steps + 1) if steps % size == 0 and (size <= most or size == 1))
 
 
-def _chunk_seconds(system: System, seed: int, names: Mapping[str, int]) -> dict[str, float]:
+def _chunk_seconds(
+    system: System, compile_it: Callable[[System], Compiled], names: Mapping[str, int]
+) -> dict[str, float]:
     """Return how long a chunk of each trainer takes, its median."""
-    compiled = compile_system(system, seed=seed)
+    compiled = compile_it(system)
     result: dict[str, float] = {}
     for name in names:
         programs, run = compiled.programs.trainers[name], compiled.learner.trainers[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from pamiq_jax.runtime.inferring import InferenceWorker
 from pamiq_jax.runtime.lingering import Lingering
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.program_cache import kept_programs
-from pamiq_jax.runtime.programs import Ready
-from pamiq_jax.runtime.recorder import Recorder
+from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.rollback import log_failure, with_changed_good
 from pamiq_jax.runtime.rows import ChunkMetrics, MetricRow, MetricRows
 from pamiq_jax.runtime.saving import Saving
@@ -33,6 +32,9 @@ from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick
 from pamiq_jax.runtime.watched import watched_trainers
 from pamiq_jax.types import Metrics
+
+if TYPE_CHECKING:
+    from pamiq_jax.runtime.recorder import Recorder
 
 TRAINING = "pamiq-training"
 _BUSY = frozenset((TrainerPhase.SETTING_UP, TrainerPhase.TRAINING, TrainerPhase.PUBLISHING, TrainerPhase.TEARING_DOWN))
@@ -56,6 +58,7 @@ class Workers:
         recorder: notes what the training thread is told and does; None for no recording.
         faults: what becomes of a trainer that fails.
         history: keeps the last moments.
+        latency_budget_ms: how long chunks may take; None leaves their lengths as they are.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Workers:
         recorder: Recorder | None,
         faults: FaultPolicy,
         history: History,
+        latency_budget_ms: float | None,
     ) -> None:
         self.system, self.clock, self.control, self.rows = system, clock, control, rows
         self.recorder, self.history = recorder, history
@@ -99,7 +103,7 @@ class Workers:
         self.ended: dict[str, str] = {}  # why trainers have ended, once that has been told
         self.saving, self._faults = saving, faults
         self._lingering = Lingering(functools.partial(control.doze, TRAINING))
-        self._seed, self._strict = seed, strict
+        self._seed, self._strict, self._latency_budget_ms = seed, strict, latency_budget_ms
 
     def _meanwhile(self) -> Meanwhile:
         """Return what training and saving are at. Called from any thread."""
@@ -145,9 +149,12 @@ class Workers:
     def _compile(self) -> None:
         self.control.heartbeats[TRAINING].enter(COMPILING)
         donates = self.saving.saver is None and not self.history.limit
-        compiled = compile_system(
-            self.system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
+        compile_it = functools.partial(
+            compile_system, seed=self._seed, check_donation=self._strict, donates=donates, faults=self._faults
         )
+        if self._latency_budget_ms is not None:
+            self._tune(self._latency_budget_ms, compile_it)
+        compiled = compile_it(self.system)
         self.control.send(SystemEvent.COMPILED)
         with named("restore"):
             ready, self.learner = self.saving.begin_run(compiled, self.clock)
@@ -159,6 +166,13 @@ class Workers:
         self.ready = ready.begun()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
+
+    def _tune(self, latency_budget_ms: float, compile_it: Callable[[System], Compiled]) -> None:
+        from pamiq_jax.runtime.tuning import tuned  # few ask for it
+
+        with named("restore"):
+            lengths = self.saving.lengths_in_run()
+        self.system = tuned(self.system, latency_budget_ms, compile_it, lengths)
 
     def _begin_quarantined(self, learner: LearnerState) -> None:
         """Take note of the trainers that a restored state keeps out, and say so once."""

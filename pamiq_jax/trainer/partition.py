@@ -11,11 +11,12 @@ import optax
 
 from pamiq_jax.arguments import is_tuple_of
 from pamiq_jax.errors import InvalidValueError, LossOutputError
+from pamiq_jax.trainer.arrays import check_arrays
 from pamiq_jax.trainer.asked import asked_for
 from pamiq_jax.trainer.base import Trainer, TrainerState, custom_trainer
 from pamiq_jax.trainer.evaluated import evaluated
 from pamiq_jax.trainer.optimization import Optimization, apply_gradients, first_opt_state
-from pamiq_jax.trainer.step_state import check_arrays, one_model
+from pamiq_jax.trainer.step_state import one_model
 from pamiq_jax.types import Metrics, Params
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from pamiq_jax import trees
 from pamiq_jax.arguments import checked_names
 from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.trainer.averaging import Decay, check_decay, decay_at, decayed
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.ema import Decay, check_decay, decay_at, decayed
 from pamiq_jax.trainer.wrapped import check_trainer_given, lift_optimization
 from pamiq_jax.types import Metrics, Params
 
@@ -41,8 +41,8 @@ def with_targets[S, B](
     Raises:
         UnknownNameError: a target that the trainer does not read, a source that it does not train, or a
             model to publish that it does not have.
-        InvalidValueError: a decay outside [0, 1), no trainer, no dict; from `init`, a target given in another form
-            than its source.
+        InvalidValueError: a decay outside [0, 1), no trainer, no dict, no target; from `init`, a target given in
+            another form than its source.
 
     Example:
         >>> import optax, pamiq_jax as pj
@@ -101,6 +101,9 @@ def _check(
     check_decay("with_targets(decay)", decay)
     if not isinstance(cast(Any, targets), Mapping):
         raise InvalidValueError("with_targets(targets)", targets, "a dict {target: source} of models' names")
+    if not targets:
+        remedy = "write {target: source}, or leave with_targets out"
+        raise InvalidValueError("with_targets(targets)", targets, "one target or more", remedy)
     for target, source in targets.items():
         if target not in trainer.reads:
             raise UnknownNameError("read model", target, trainer.reads, "with_targets(targets)")

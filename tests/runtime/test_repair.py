@@ -15,7 +15,7 @@ from pamiq_jax.errors import StepStructureError, TooManyBadUpdatesError, Unknown
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime.rollback import with_changed_good
 from pamiq_jax.trainer import guard
-from pamiq_jax.trainer.guard import skip_reader
+from pamiq_jax.trainer.guarding import skip_reader
 from tests.runtime.fakes import assert_equal_trees, fed_system, nan_trainer
 from tests.runtime.test_rollback import bench_of, failing
 from tests.runtime.test_train import Bench, schedule

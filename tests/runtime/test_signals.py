@@ -16,7 +16,7 @@ import pamiq_jax as pj
 from pamiq_jax.errors import InvalidValueError, UnsatisfiableConditionError
 from pamiq_jax.runtime import TerminationSignals
 from pamiq_jax.runtime.engine import Engine
-from pamiq_jax.runtime.on_signal import parted
+from pamiq_jax.runtime.signal_condition import parted
 from tests.runtime.fakes import PATIENCE, fed_system, learner, learning_system
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")

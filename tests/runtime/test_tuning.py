@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
-from pamiq_jax.errors import InvalidValueError, StateMismatchError
+from pamiq_jax.errors import InvalidValueError, StateMismatchError, WorkerError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime import tuning
 from tests.runtime.fakes import PATIENCE, SavedWorld, fed_system, learner, learning_system, python_trainer
@@ -31,7 +33,7 @@ def a_step_takes_1_ms(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """Have every step take a millisecond, and return the lengths that were timed."""
     timed: list[dict[str, int]] = []
 
-    def seconds(system: pj.System, seed: int, names: Any) -> dict[str, float]:
+    def seconds(system: pj.System, compile_it: Any, names: Any) -> dict[str, float]:
         timed.append({name: system.trainers[name].chunk for name in names})
         return {name: 1e-3 * system.trainers[name].chunk for name in names}
 
@@ -69,7 +71,7 @@ def test_what_is_said_or_not_compiled_stays(a_step_takes_1_ms: list[dict[str, in
 
 def test_it_settles_where_measurements_go_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([0.016, 0.2, 0.001])
-    monkeypatch.setattr(tuning, "_chunk_seconds", lambda system, seed, names: {"t": next(seconds)})
+    monkeypatch.setattr(tuning, "_chunk_seconds", lambda system, compile_it, names: {"t": next(seconds)})
     tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=64)), latency_budget_ms=64)
     assert tuned.trainers["t"].chunk == 16
 
@@ -123,3 +125,107 @@ class TestOtherLengths:
         replayed = pj.replay(tmp_path, self.system(None))
         assert replayed.difference is None
         assert replayed.checked_version >= 2
+
+
+class TestLaunch:
+    """`launch(latency_budget_ms=)` tunes before READY."""
+
+    def system(self, steps: int = 24, **changes: Any) -> pj.System:
+        schedule = pj.Schedule(learner(), data="seen", batch_size=4, steps=steps, when=pj.min_size(4))
+        return learning_system(SavedWorld(), trainers={"fit": dataclasses.replace(schedule, **changes)})
+
+    def test_the_run_has_the_tuned_lengths_and_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        phases = list[str]()
+
+        def seconds(system: pj.System, compile_it: Any, names: Any) -> dict[str, float]:
+            phases.append("timed")
+            return {name: 1e-3 * system.trainers[name].chunk for name in names}
+
+        monkeypatch.setattr(tuning, "_chunk_seconds", seconds)
+        system = self.system(96)
+        with pj.launch(system, latency_budget_ms=50, on_transition=lambda made: phases.append(made.event)) as run:
+            run.wait_for_version(1, PATIENCE)
+            status, tuned = run.status.trainers["fit"], run.system
+        assert phases[:4] == ["compile", "timed", "timed", "compiled"]
+        assert (status.steps_per_chunk, tuned.trainers["fit"].chunk) == (48, 48)
+        assert status.chunk_reason == (
+            "a chunk of 48 steps takes 48.00 ms, the budget is 50 ms; the next divisor of 96 is 96"
+        )
+        assert system.trainers["fit"].steps_per_chunk is None
+
+    def test_nothing_is_compiled_after_it(self, tmp_path: Path) -> None:
+        how: dict[str, Any] = {"directory": tmp_path, "faults": pj.keep_acting(), "history": 1, "strict": True}
+        with pj.launch(self.system(32), latency_budget_ms=10_000, **how) as run:
+            run.wait_for_version(2, PATIENCE)
+            status = run.status
+        assert status.compiles_after_ready == 0
+        assert status.trainers["fit"].chunk_reason.startswith("a whole run takes ")
+
+    @pytest.mark.parametrize("budget", [0, -1.0, math.inf, math.nan, "5", True])
+    def test_what_is_no_budget_is_refused(self, budget: Any) -> None:
+        with pytest.raises(InvalidValueError, match=r"launch\(latency_budget_ms\) is .*, expected more than 0 .* 5 is"):
+            pj.launch(self.system(), latency_budget_ms=budget)
+
+    def test_without_a_budget_nothing_is_timed(self, a_step_takes_1_ms: list[dict[str, int]]) -> None:
+        with pj.launch(self.system()) as run:
+            run.wait_until_ready(PATIENCE)
+        assert a_step_takes_1_ms == []
+
+    @pytest.mark.parametrize("error", [ValueError("no such data"), KeyboardInterrupt(), SystemExit(3)])
+    def test_what_fails_in_it_is_told_as_what_fails_in_compiling(
+        self, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(tuning, "_chunk_seconds", fail)
+        with (
+            pytest.raises(WorkerError, match=f"worker 'compile' failed: {type(error).__name__}") as caught,
+            pj.launch(self.system(), latency_budget_ms=5) as run,
+        ):
+            run.wait(PATIENCE)
+        assert caught.value.__cause__ is error
+
+    def test_the_chunks_are_timed_as_they_will_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        policies = list[pj.FaultPolicy]()
+
+        def seconds(system: pj.System, compile_it: Any, names: Any) -> dict[str, float]:
+            policies.append(compile_it(system).programs.faults)
+            return dict.fromkeys(names, 1e-3)
+
+        monkeypatch.setattr(tuning, "_chunk_seconds", seconds)
+        faults = pj.keep_acting()
+        with pj.launch(self.system(), latency_budget_ms=5, faults=faults) as run:
+            run.wait_until_ready(PATIENCE)
+        assert policies[0] is faults
+
+    def test_a_run_that_is_gone_on_with_keeps_its_length(self, tmp_path: Path, a_step_takes_1_ms: Any) -> None:
+        number = TestOtherLengths().saved_within_a_run(tmp_path, 6)
+        with pj.launch(self.system(), directory=tmp_path, resume=number, latency_budget_ms=8) as run:
+            run.wait_for_version(2, PATIENCE)
+            schedule = run.system.trainers["fit"]
+        assert (schedule.chunk, schedule.why_chunk) == (6, "as in the saved state, which is within a run")
+        assert a_step_takes_1_ms == []
+
+    def test_a_run_under_a_new_name_keeps_its_length(self, tmp_path: Path, a_step_takes_1_ms: Any) -> None:
+        number = TestOtherLengths().saved_within_a_run(tmp_path, 6)
+        system = self.system()
+        renamed = dataclasses.replace(system, trainers={"new": system.trainers["fit"]})
+        how: dict[str, Any] = {"resume": number, "rename": {"trainers": {"fit": "new"}}}
+        with pj.launch(renamed, directory=tmp_path, latency_budget_ms=8, **how) as run:
+            run.wait_for_version(2, PATIENCE)
+            assert run.system.trainers["new"].chunk == 6
+
+    def test_a_run_that_had_ended_is_tuned(self, tmp_path: Path, a_step_takes_1_ms: Any) -> None:
+        pj.run_lockstep(TestOtherLengths().system(24), 9, directory=tmp_path, save=pj.every_versions(1))
+        with pj.launch(self.system(), directory=tmp_path, resume=True, latency_budget_ms=8) as run:
+            run.wait_until_ready(PATIENCE)
+            assert run.system.trainers["fit"].chunk == 8
+
+    def test_a_replay_takes_the_tuned_lengths(self, tmp_path: Path, a_step_takes_1_ms: Any) -> None:
+        with pj.launch(self.system(), directory=tmp_path, record=True, latency_budget_ms=8) as run:
+            run.wait_for_version(2, PATIENCE)
+        replayed = pj.replay(tmp_path, self.system())
+        assert replayed.difference is None
+        assert replayed.checked_version >= 2
+        assert pj.Recording(tmp_path).begin.chunk_steps == {"fit": 8}

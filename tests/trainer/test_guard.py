@@ -30,7 +30,7 @@ from pamiq_jax.trainer import (
     with_targets,
 )
 from pamiq_jax.trainer.compile import own
-from pamiq_jax.trainer.guard import skip_reader
+from pamiq_jax.trainer.guarding import skip_reader
 
 KEY = jax.random.key(0)
 GOOD, BAD = jnp.ones(4), jnp.array([1.0, jnp.nan, 1.0, 1.0])

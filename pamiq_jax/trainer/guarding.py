@@ -13,7 +13,6 @@ from jax.tree_util import GetAttrKey, tree_map_with_path
 from pamiq_jax import trees
 from pamiq_jax.arguments import checked_integer
 from pamiq_jax.errors import StepStructureError
-from pamiq_jax.trainer.alternate import AlternatingState
 from pamiq_jax.trainer.base import Trainer
 from pamiq_jax.trainer.wrapped import WrappedState, check_traceable, lift_trainer
 from pamiq_jax.types import Metrics, Params
@@ -191,6 +190,8 @@ def _bad_losses(before: Any, after: Any, metrics: Metrics, prefix: str = "") -> 
 
     Under `skip_first` none is taken, and NaN means "no value". What has a guard of its own is its business.
     """
+    from pamiq_jax.trainer.alternating import AlternatingState  # most programs have none
+
     if isinstance(after, GuardedState):
         return
     if isinstance(after, WrappedState):

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint import Retention, latest_n
+from pamiq_jax.arguments import checked_integer, checked_positive
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
-from pamiq_jax.runtime.on_signal import parted
 from pamiq_jax.runtime.options import Observers, Watching
 from pamiq_jax.runtime.process import DirectoryLock
-from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
 from pamiq_jax.runtime.saving import SavingOptions, check_policies, check_revive, find_origin
+from pamiq_jax.runtime.signal_condition import parted
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
+
+if TYPE_CHECKING:
+    from pamiq_jax.checkpoint import Retention
+    from pamiq_jax.runtime.renaming import Renames
 
 
 def launch(
@@ -46,6 +48,7 @@ def launch(
     revive: bool | Collection[str] = False,
     record: bool = False,
     history: int = 0,
+    latency_budget_ms: float | None = None,
 ) -> Run:
     """Start a system in threads of its own and return a handle at once.
 
@@ -82,10 +85,13 @@ def launch(
         record: write down what the training thread is told and does, for `replay`, and all records with it.
         history: how many moments after a publication `run.history` keeps: published parameters and the trainers' whole
             states. Nothing of a trainer's state is donated then.
+        latency_budget_ms: how long a chunk of steps may take, in milliseconds: before READY each trainer's is tuned as
+            `tune_chunks` does, and `run.status.trainers[...].chunk_reason` says why. None leaves them as they are.
 
     Raises:
-        InvalidValueError: a time scale of 0 or less, or saving or recording without a directory; `on_signal` outside
-            the main thread, or joined with something else than `|`; a file where the directory should be.
+        InvalidValueError: a time scale or a latency budget of 0 or less, or saving or recording without a directory;
+            `on_signal` outside the main thread, or joined with something else than `|`; a file where the directory
+            should be.
         UnknownNameError: `faults` repairs, or `revive` names, a trainer that does not exist.
         DirectoryInUseError: another system runs there.
         CheckpointNotFoundError: `resume` is a path where no state is.
@@ -109,6 +115,8 @@ def launch(
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
     checked_integer("launch(history)", history, least=0)
     checked_integer("launch(seed)", seed, least=0)
+    if latency_budget_ms is not None:
+        checked_positive("launch(latency_budget_ms)", latency_budget_ms, "5 is a good one on a CPU")
     if not isinstance(cast(Any, deadlines), Deadlines):
         raise InvalidValueError(
             "launch(deadlines)", deadlines, "a Deadlines", "write Deadlines(training=3.0), for example"
@@ -124,7 +132,7 @@ def launch(
         origin = find_origin(
             None if lock is None else lock.directory, resume, partial=partial, rename=rename, revive=revive
         )
-        saving = SavingOptions(origin, latest_n(3) if keep is None else keep, policy.condition)
+        saving = SavingOptions(origin, keep, policy.condition)
         observers = Observers(on_metrics, on_interaction, on_transition, record, history)
         watching = Watching(deadlines, policy.signals, faults)
         engine = Engine(
@@ -136,6 +144,7 @@ def launch(
             observers=observers,
             saving=saving,
             watching=watching,
+            latency_budget_ms=latency_budget_ms,
         )
         return Run(system, engine)
     except BaseException:
