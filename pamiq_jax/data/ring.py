@@ -99,8 +99,8 @@ def _sample[X](
     check_batch_size(batch_size)
     size = jnp.maximum(state.size, 1)  # an empty ring gives its zeros
     ages = _ages(sampling, size, batch_size, jnp.asarray(position), rng_key)
-    slots = (state.head - state.size + ages) % capacity
-    return read_rows(state.records, slots)
+    slots = (state.head - state.size) % capacity + ages  # below twice the capacity: a remainder of each costs more
+    return read_rows(state.records, jnp.where(slots >= capacity, slots - capacity, slots))
 
 
 def _ages(sampling: Sampling, size: jax.Array, batch_size: int, position: jax.Array, rng_key: jax.Array) -> jax.Array:
