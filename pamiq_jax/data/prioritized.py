@@ -152,7 +152,9 @@ def _sample[X](
     slots = find_slots(state.sums, (strata + within) * (state.sums[1] / batch_size))
     masses = read_rows(state.sums, state.sums.size // 2 + slots)
     # Size and total cancel out. Without any mass, where `can_sample` is false, the batch weighs nothing.
-    weights = jnp.where(masses > 0, (masses / jnp.min(masses)) ** -beta, 0.0)
+    # `(masses / least) ** -beta`; a power takes longer than the logarithms do.
+    weights = jnp.exp(beta * (jnp.log(jnp.min(masses)) - jnp.log(masses)))
+    weights = jnp.where(masses > 0, weights, 0.0)
     return PrioritizedBatch(read_rows(state.ring.records, slots), slots, weights)
 
 
