@@ -15,9 +15,9 @@ CAUSES: dict[str, str] = {
     "a good part is one pass of the garbage collector over JAX's objects, which falls into this import.",
     "vae_pamiq": "the host's time between two runs: the fastest ones took 8.1 ms here and 7.3 ms in the reference. The "
     "compiled chunk alone takes as long as the reference's: 5.8 ms each, the least of 240 by turns.",
-    "sample": "who draws waits for memory: of 46 us a batch, 35 are XLA's gather of 256 rows from 16 MB (10 from few enough "
-    "rows to stay in the cache), which the reference does too, so that what else runs on the machine counts for more "
-    "than the rest. Of that, a key folded for each position is 1 us, where the others split keys once for all; "
+    "sample": "who draws waits for memory: of 46 us a batch, 35 are XLA's gather of 256 rows from 16 MB (10 from so "
+    "few that they stay in the cache), which the reference does too, so that what else runs on the machine counts for "
+    "more than the rest. Of that, a key folded for each position is 1 us, where the others split keys once for all; "
     "importance weights, which the tree written out lacks, are 1 us.",
     "guard": "the state is kept twice, and one of the two selected after each step.",
     "train_throughput": "a chunk takes about 0.15 ms of host time more than the bare loop's: 0.04 ms of Python in a "
