@@ -10,15 +10,17 @@ import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+import pamiq_jax as pj
 from benchmarks.harness import alternate, report
 from benchmarks.peers import peer
 from pamiq_jax.data import Collector
-from pamiq_jax.data.buffer import to_device
+from pamiq_jax.data.buffer import record_of
 
 WAITING, BUFFERED, CHUNK = 4096, 10_000, 256
 IMAGE = (64, 64, 3)
@@ -56,11 +58,13 @@ def _appended(example: Any, records: int) -> tuple[list[Any], float]:
     return waiting, _each_us(started, records)
 
 
-def _drained_us(records: int) -> float:
-    collector, _ = _filled(_record(), records)
+def _drained_us(records: int, ring: pj.Buffer[Any, Any, Any], add: Callable[..., Any]) -> float:
+    """Return the microseconds that each record takes until it is in a ring on the device, moved as a system does."""
+    (collector, _), state = _filled(_record(), records), ring.init(record_of(_record()))
     started = time.perf_counter()
     while (chunk := collector.drain()) is not None:
-        jax.block_until_ready(to_device(chunk).records)
+        state = add(state, chunk.records, np.int32(chunk.count))
+    jax.block_until_ready(state)
     return _each_us(started, records)
 
 
@@ -88,7 +92,9 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     """Return a row for `collect`, one for what follows until the device, and one for images."""
     records, images = (WAITING, 2048) if quick else (16 * WAITING, 16_384)
     collect = alternate(lambda: _filled(_record(), records)[1], lambda: _appended(_record(), records)[1], runs=5)
-    drain = alternate(lambda: _drained_us(WAITING), lambda: _stacked_us(WAITING), runs=5 if quick else 15)
+    ring = pj.ring_buffer(BUFFERED)
+    add = jax.jit(ring.add, donate_argnums=0)
+    drain = alternate(lambda: _drained_us(WAITING, ring, add), lambda: _stacked_us(WAITING), runs=5 if quick else 15)
     image = np.random.default_rng(0).integers(0, 256, IMAGE, np.uint8)
     copy = alternate(lambda: _filled(image, images)[1], lambda: _copied_us(images), runs=5)
     in_drain: dict[str, object] = {"records": WAITING, "chunk": CHUNK}

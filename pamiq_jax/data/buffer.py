@@ -61,22 +61,6 @@ class Chunk[X](flax.struct.PyTreeNode):
     count: Any  # int on the host, an array once on the device
 
 
-def to_device[X](
-    chunk: Chunk[X],
-    device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jax exports the class as a variable
-) -> Chunk[X]:
-    """Return a drained chunk on the device, None being the default one. Called from: training thread.
-
-    Example:
-        >>> chunk = Chunk(Record(np.zeros(4), np.zeros(4, np.int32), np.zeros(4, bool)), count=3)
-        >>> to_device(chunk).count
-        Array(3, dtype=int32)
-    """
-    # device_put may alias a numpy array's memory. A drained block is read-only and its collector never
-    # writes to it again, so that is safe here and saves a copy; with recycled blocks it would be a race.
-    return jax.device_put(Chunk(chunk.records, np.asarray(chunk.count, np.int32)), device)
-
-
 def record_spec(example: PyTree) -> PyTree:
     """Return the tree of `jax.ShapeDtypeStruct` that says how one record is stored.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -74,7 +75,9 @@ class Collector[X]:
         self.overflow: Overflow = overflow
         self._spec = record_spec(example)
         specs, self._treedef = jax.tree.flatten(self._spec)
-        self._readers = list(map(_leaf_reader, leaf_names(self._spec), specs))
+        readers = map(_leaf_reader, leaf_names(self._spec), specs)
+        self._leaves = [(np.dtype(spec.dtype), spec.shape, read) for spec, read in zip(specs, readers, strict=True)]
+        self._values = _values_of(self._spec)
         self._specs = [*specs, jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.bool_)]
         self._lock = threading.Lock()
         # Columns like the leaves of a Record; rows are pending from `start` of the first block to `stop` of the last.
@@ -97,16 +100,13 @@ class Collector[X]:
         Raises:
             RecordMismatchError: another structure, shape or dtype; nothing was inserted or counted.
         """
-        leaves, treedef = jax.tree.flatten(record)
-        if treedef != self._treedef:
-            raise RecordMismatchError(f"{difference(self._spec, record)}; nothing was inserted")
-        row = [read(leaf) for read, leaf in zip(self._readers, leaves, strict=True)]
+        row = self._row(record)
         row.append(version)
         with self._lock:
-            if source in self._held:
+            if self._held and source in self._held:
                 return self._lay_aside(row)
             is_kept = self._insert(row)
-            ring = self._take_due_alarm()
+            ring = self._take_due_alarm() if self._alarm is not None else None
         if ring is not None:
             ring()
         return is_kept
@@ -223,6 +223,25 @@ class Collector[X]:
         *leaves, versions, marks = columns
         return Record(self._treedef.unflatten(leaves), versions, marks)
 
+    def _row(self, record: Any) -> list[Any]:
+        """Return a record's leaves as numpy arrays, and refuse another record."""
+        if self._values is not None and type(record) is dict and len(record) == len(self._leaves):
+            try:
+                return self._read(self._values(record))
+            except (KeyError, RecordMismatchError):
+                pass  # told below, by what is wrong with the record as a whole
+        leaves, treedef = jax.tree.flatten(record)
+        if treedef != self._treedef:
+            raise RecordMismatchError(f"{difference(self._spec, record)}; nothing was inserted")
+        return self._read(leaves)
+
+    def _read(self, leaves: Iterable[Any]) -> list[Any]:
+        return [
+            # Nearly all are just what is expected. dtypes are compared by identity, which is far cheaper than equality.
+            leaf if type(leaf) is np.ndarray and leaf.dtype is dtype and leaf.shape == shape else read(leaf)
+            for leaf, (dtype, shape, read) in zip(leaves, self._leaves, strict=True)
+        ]
+
     def _insert(self, row: list[Any]) -> bool:
         is_full = self._pending == self.capacity
         if is_full and self.overflow == "drop_newest":
@@ -267,6 +286,15 @@ class Collector[X]:
         return ring
 
 
+def _values_of(spec: Any) -> Callable[[Any], Iterable[Any]] | None:
+    """Return what gives the leaves of a flat dict, in JAX's order and faster than JAX; None for any other record."""
+    if type(spec) is not dict or len(spec) < 2:  # of one key, `itemgetter` gives no tuple
+        return None
+    fields = cast(dict[str, Any], spec)
+    is_flat = all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in fields.values())
+    return itemgetter(*sorted(fields)) if is_flat else None
+
+
 def _leaf_reader(name: str, spec: jax.ShapeDtypeStruct) -> Callable[[Any], Any]:
     """Return the function that gives a leaf like the spec as a numpy array, and refuses others by name."""
     shape, dtype = spec.shape, np.dtype(spec.dtype)
@@ -274,8 +302,6 @@ def _leaf_reader(name: str, spec: jax.ShapeDtypeStruct) -> Callable[[Any], Any]:
     scalar_type = type(np.zeros((), dtype).item())
 
     def read(leaf: Any) -> Any:
-        if type(leaf) is np.ndarray and leaf.shape == shape and leaf.dtype in dtypes:
-            return leaf  # nearly all of them, so this comes first
         is_array = isinstance(leaf, _ARRAY_TYPES)
         if is_array and leaf.shape == shape and leaf.dtype in dtypes:
             return np.asarray(leaf)  # waits for a JAX array, here and not under the lock

@@ -43,6 +43,23 @@ def round_keys(rng_key: jax.Array) -> jax.Array:
     return jax.random.bits(rng_key, (_ROUNDS,), jnp.uint32)
 
 
+def epoch_keys(keys: jax.Array, epochs: jax.Array) -> jax.Array:
+    """Return round keys uint32 `[N, rounds]` of other permutations, one for each epoch, from those of one.
+
+    That is far cheaper than a key folded for each epoch, and good enough for what is no cipher.
+
+    Args:
+        keys: uint32 `[rounds]`, as of `round_keys`.
+        epochs: uint32 `[N]`.
+
+    Example:
+        >>> keys = epoch_keys(round_keys(jax.random.key(0)), jnp.arange(2, dtype=jnp.uint32))
+        >>> [[int(walk(epoch, index, 5)) for index in range(5)] for epoch in keys]
+        [[1, 2, 4, 3, 0], [0, 1, 2, 4, 3]]
+    """
+    return _mix(keys[None] ^ _mix(epochs)[:, None])
+
+
 def walk(keys: jax.Array, index: ArrayLike, size: ArrayLike) -> jax.Array:
     """Return `permuted_index` for round keys.
 

@@ -128,9 +128,11 @@ def _sample[X](
     within = jax.random.uniform(jax.random.fold_in(rng_key, position), (batch_size,))
     strata = jnp.arange(batch_size, dtype=jnp.float32)
     slots = find_slots(state.sums, (strata + within) * (state.sums[1] / batch_size))
-    masses = state.sums[state.sums.size // 2 + slots]
+    masses = read_rows(state.sums, state.sums.size // 2 + slots)
     # Size and total cancel out. Without any mass, where `can_sample` is false, the batch weighs nothing.
-    weights = jnp.where(masses > 0, (masses / jnp.min(masses)) ** -beta, 0.0)
+    # `(masses / least) ** -beta`; a power takes longer than the logarithms do.
+    weights = jnp.exp(beta * (jnp.log(jnp.min(masses)) - jnp.log(masses)))
+    weights = jnp.where(masses > 0, weights, 0.0)
     return PrioritizedBatch(read_rows(state.ring.records, slots), slots, weights)
 
 

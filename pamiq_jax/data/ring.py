@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pamiq_jax.data.buffer import Buffer, Placement
-from pamiq_jax.data.permutation import round_keys, walk
+from pamiq_jax.data.permutation import epoch_keys, round_keys, walk
 from pamiq_jax.data.rows import check_batch_size, check_storage, read_rows, valid_rows, write_rows, zero_rows
 from pamiq_jax.display import Shown
 from pamiq_jax.errors import InvalidValueError
@@ -98,42 +98,40 @@ def _sample[X](
 ) -> X:
     check_batch_size(batch_size)
     size = jnp.maximum(state.size, 1)  # an empty ring gives its zeros
-    ages = _ages(sampling, size, batch_size, jnp.asarray(position), rng_key)
-    slots = (state.head - state.size + ages) % capacity
-    return read_rows(state.records, slots)
+    ages = _ages(sampling, capacity, size, batch_size, jnp.asarray(position), rng_key)
+    slots = (state.head - state.size) % capacity + ages  # below twice the capacity: a remainder of each costs more
+    return read_rows(state.records, jnp.where(slots >= capacity, slots - capacity, slots))
 
 
-def _ages(sampling: Sampling, size: jax.Array, batch_size: int, position: jax.Array, rng_key: jax.Array) -> jax.Array:
+def _ages(
+    sampling: Sampling, capacity: int, size: jax.Array, batch_size: int, position: jax.Array, rng_key: jax.Array
+) -> jax.Array:
     """Return the batch's indices into `range(size)`, 0 being the oldest record, int32 `[batch_size]`."""
     if sampling == "uniform":
         return jax.random.randint(jax.random.fold_in(rng_key, position), (batch_size,), 0, size, jnp.int32)
-    epochs, indices = _epochs_and_indices(size, batch_size, position)
+    epochs, indices = _epochs_and_indices(capacity, size, batch_size, position)
     if sampling == "in_order":
         return indices.astype(jnp.int32)
-
-    def keys_of(epochs: jax.Array) -> jax.Array:
-        return jax.vmap(lambda epoch: round_keys(jax.random.fold_in(rng_key, epoch)))(epochs)
-
-    def of_two_epochs() -> jax.Array:
-        keys = keys_of(epochs[0] + jnp.arange(2, dtype=epochs.dtype))
-        return keys[(epochs != epochs[0]).astype(jnp.int32)]
-
-    # A batch straddles two epochs at the most, unless it is larger than what is stored; keys cost more than the walk.
-    keys = jax.lax.cond(size >= batch_size, of_two_epochs, lambda: keys_of(epochs))
+    # A run's keys are the same at each step, so XLA moves them out of a chunk's loop; only the walk remains in it.
+    keys = epoch_keys(round_keys(rng_key), epochs)
     return jax.vmap(walk, in_axes=(0, 0, None))(keys, indices, size)
 
 
-def _epochs_and_indices(size: jax.Array, batch_size: int, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _epochs_and_indices(
+    capacity: int, size: jax.Array, batch_size: int, position: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Return `divmod(position * batch_size + arange(batch_size), size)`, uint32 `[batch_size]` each.
 
-    The product is formed bit by bit with the remainder taken in between: it would pass 32 bits after
-    some days of training. The epochs are right modulo `2**32`, which is enough to choose a shuffle.
+    The product would pass 32 bits after some days of training. It is formed digit by digit of the batch size, as many
+    bits at once as leave room for a size, with the remainder taken in between: nearly always there is one digit.
+    The epochs are right modulo `2**32`, which is enough to choose a shuffle.
     """
-    divisor = size.astype(jnp.uint32)
+    divisor, bits = size.astype(jnp.uint32), 31 - (capacity - 1).bit_length()
     whole, rest = jnp.divmod(position.astype(jnp.uint32), divisor)
     carried = index = jnp.zeros((), jnp.uint32)
-    for bit in f"{batch_size:b}":
-        over, index = jnp.divmod(2 * index + (rest if bit == "1" else 0), divisor)
-        carried = 2 * carried + over
+    for shift in reversed(range(0, batch_size.bit_length(), bits)):
+        digit = jnp.uint32((batch_size >> shift) & ((1 << bits) - 1))
+        over, index = jnp.divmod((index << bits) + digit * rest, divisor)
+        carried = (carried << bits) + over
     over, indices = jnp.divmod(index + jnp.arange(batch_size, dtype=jnp.uint32), divisor)
     return whole * jnp.uint32(batch_size) + carried + over, indices

@@ -65,8 +65,8 @@ def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
         left, right = both[..., 0], both[..., 1]
         # Rounding may carry a point past the end, where nothing is.
         goes_right = (points >= left) & (right > 0)
-        return 2 * nodes + goes_right.astype(jnp.int32), jnp.where(goes_right, points - left, points)
+        return 2 * nodes + goes_right.astype(jnp.uint32), jnp.where(goes_right, points - left, points)
 
     # As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
-    nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.int32), points))
-    return nodes - leaves
+    nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.uint32), points))
+    return (nodes - leaves).astype(jnp.int32)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamiq_jax.data import Chunk, Collector, Record
-from pamiq_jax.data.buffer import to_device
+from pamiq_jax.data import Chunk, Collector
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 
 
@@ -60,7 +59,7 @@ def test_a_drained_chunk_is_never_written_again() -> None:
     collector.collect(1.0, 1)
     chunk = collector.drain()
     assert chunk is not None
-    on_device = to_device(chunk)
+    on_device = jax.device_put(chunk)
     for number in range(2, 6):
         collector.collect(float(number), number)
     assert rows(chunk) == rows(on_device) == [1]
@@ -68,7 +67,7 @@ def test_a_drained_chunk_is_never_written_again() -> None:
         chunk.records.version[0] = 9
 
 
-@pytest.mark.parametrize("transfer", [to_device, lambda chunk: jax.tree.map(jnp.array, chunk)])
+@pytest.mark.parametrize("transfer", [jax.device_put, lambda chunk: jax.tree.map(jnp.array, chunk)])
 def test_a_reused_observation_array_does_not_matter(transfer: Any) -> None:
     observation = np.zeros(512, np.float32)
     collector = Collector({"observation": observation}, capacity=64, chunk=16)
@@ -81,19 +80,6 @@ def test_a_reused_observation_array_does_not_matter(transfer: Any) -> None:
             transferred.append(transfer(collector.drain()))
     seen = np.concatenate([chunk.records.data["observation"] for chunk in transferred])
     np.testing.assert_array_equal(seen, np.repeat(np.arange(64, dtype=np.float32)[:, None], 512, axis=1))
-
-
-def test_to_device_commits_to_the_device_asked_for() -> None:
-    collector = Collector({"x": 0.0, "flag": False}, capacity=4, chunk=4)
-    collector.collect({"x": 1.0, "flag": True}, 5)
-    chunk = collector.drain()
-    assert chunk is not None
-    device = jax.devices()[1]
-    on_device = to_device(chunk, device)
-    assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(on_device))
-    assert jax.tree.map(lambda leaf: leaf.dtype.name, on_device) == Chunk(
-        Record({"flag": "bool", "x": "float32"}, "int32", "bool"), "int32"
-    )
 
 
 def test_one_producer_and_one_drainer_lose_and_repeat_nothing() -> None:
@@ -199,7 +185,9 @@ def test_leaves_that_jax_would_store_alike_are_accepted(change: dict[str, Any]) 
         (EXAMPLE | {"n": jax.random.key(0)}, r"leaf \['n'\].*got key"),
         (EXAMPLE | {"extra": 1}, r"unexpected \['extra'\]; nothing was inserted"),
         ({"x": EXAMPLE["x"]}, r"missing \['byte'\]"),
+        ({name.replace("x", "y"): value for name, value in EXAMPLE.items()}, r"missing \['x'\]"),
         (EXAMPLE | {"x": [0.0, 0.0, 0.0]}, r"unexpected \['x'\]\[0\]"),
+        (EXAMPLE | {"n": None}, r"missing \['n'\]"),
     ],
 )
 def test_other_records_are_refused_by_leaf_and_not_inserted(record: Any, message: str) -> None:
@@ -208,6 +196,15 @@ def test_other_records_are_refused_by_leaf_and_not_inserted(record: Any, message
         collector.collect(record, 0)
     assert collector.counts == (0, 0, 0)
     assert collector.drain() is None
+
+
+def test_the_order_in_a_dict_does_not_matter() -> None:
+    collector = Collector[Any](EXAMPLE, capacity=2)
+    assert collector.collect(dict(reversed(EXAMPLE.items())), 0)
+    chunk = collector.drain()
+    assert chunk is not None
+    for name, value in EXAMPLE.items():
+        np.testing.assert_array_equal(chunk.records.data[name][0], value)
 
 
 def test_a_failed_write_leaves_nothing_behind() -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pamiq_jax.data.permutation import permuted_index
+from pamiq_jax.data.permutation import epoch_keys, permuted_index, round_keys, walk
 
 
 @jax.jit
@@ -34,8 +34,28 @@ def test_no_element_stays_where_it_was_more_often_than_by_chance() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_all_orders_of_a_few_elements_are_about_equally_likely(size: int) -> None:
-    keys = jax.random.split(jax.random.key(1), 4800)
-    along = jax.vmap(permuted_index, (None, 0, None))
+    keys = jax.vmap(round_keys)(jax.random.split(jax.random.key(1), 4800))
+    check_all_orders_are_about_equally_likely(keys, size)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("first", [0, 2**32 - 2400])
+def test_so_they_are_among_the_epochs_of_one_key(size: int, first: int) -> None:
+    epochs = jnp.uint32(first) + jnp.arange(4800, dtype=jnp.uint32)
+    check_all_orders_are_about_equally_likely(epoch_keys(round_keys(jax.random.key(1)), epochs), size)
+
+
+def test_epochs_share_no_more_places_than_by_chance() -> None:
+    keys = epoch_keys(round_keys(jax.random.key(2)), jnp.arange(200, dtype=jnp.uint32))
+    along = jax.vmap(walk, (None, 0, None))
+    orders = np.array(jax.jit(jax.vmap(along, (0, None, None)))(keys, jnp.arange(1000), 1000))
+    for apart in (1, 2, 64):
+        alike = np.sum(orders[apart:] == orders[:-apart], axis=1)
+        assert 0.7 < np.mean(alike) < 1.3  # one is expected
+
+
+def check_all_orders_are_about_equally_likely(keys: jax.Array, size: int) -> None:
+    along = jax.vmap(walk, (None, 0, None))
     orders = jax.jit(jax.vmap(along, (0, None, None)))(keys, jnp.arange(size), size).tolist()
     counts = [orders.count(list(wanted)) for wanted in permutations(range(size))]
     expected = 4800 / len(counts)

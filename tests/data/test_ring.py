@@ -144,12 +144,13 @@ def test_a_batch_longer_than_the_buffer_runs_through_several_epochs() -> None:
     assert [sorted(rows[start : start + 3].tolist()) for start in (0, 3, 6)] == [[0, 1, 2]] * 3
 
 
-def test_the_position_may_pass_what_a_product_of_32_bits_holds() -> None:
-    buffer = ring_buffer(capacity=1000, sampling="in_order")
-    state = RingState(jnp.arange(1000), head=jnp.int32(0), size=jnp.int32(1000))
+@pytest.mark.parametrize(("capacity", "batch_size"), [(1, 5), (1000, 96), (2**20, 4099)])
+def test_the_position_may_pass_what_a_product_of_32_bits_holds(capacity: int, batch_size: int) -> None:
+    buffer = ring_buffer(capacity, sampling="in_order")
+    state = RingState(jnp.arange(capacity), head=jnp.int32(0), size=jnp.int32(capacity))
     position = 2**31 - 5
-    expected = [(position * 96 + row) % 1000 for row in range(96)]
-    assert buffer.sample(state, 96, position, KEY).tolist() == expected
+    expected = [(position * batch_size + row) % capacity for row in range(batch_size)]
+    assert buffer.sample(state, batch_size, position, KEY).tolist() == expected
 
 
 def test_uniform_reaches_every_stored_record_and_no_other() -> None:
