@@ -21,6 +21,7 @@ BEYOND_THE_CORE = {
         "describe.py",
         "mix.py",
         "pending.py",
+        "permutation.py",
         "prioritized.py",
         "prioritized_batch.py",
         "reservoir.py",
