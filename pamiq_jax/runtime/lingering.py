@@ -12,7 +12,7 @@ import jax
 from pamiq_jax.types import Metrics
 
 MOST_SECONDS = 0.03
-LEAD_SECONDS = 0.0003
+LEAD_SECONDS = 0.001
 LEAD_SHARE = 0.1
 """The next chunk is handed over so long before the end, or such a share of a chunk: a pause waits so much longer."""
 
