@@ -19,6 +19,7 @@ from pamiq_jax.checkpoint.files import Files
 _LOGGER = logging.getLogger("pamiq_jax")
 _REMOVED_AT_ONCE = 20  # between them it can be hurried
 _PATIENCE_SECONDS = 60.0
+_PIPE_BYTES = 2**20
 # Of the packages around it nothing is imported: they may bring JAX along.
 _START = """
 import sys, types
@@ -103,6 +104,8 @@ class BlockProcess(BlockStore):
             )
         except (OSError, ValueError) as error:
             self._give_up(str(error))
+        else:
+            _widen(self._process)
 
     def _is_there(self) -> bool:
         """Return whether there is a process that answers; a new one is started for one that has ended."""
@@ -151,6 +154,14 @@ class BlockProcess(BlockStore):
             process.kill()
             code = process.wait(_PATIENCE_SECONDS)
         return f"the process that writes states has ended with exit code {code}"
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Let a block go into the pipe at once, where that is possible: who sends it waits once, not for each 64 KiB."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux, within a user's limits
+        import fcntl
+
+        fcntl.fcntl(cast(BinaryIO, process.stdin), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _send(process: subprocess.Popen[bytes], message: list[Any], data: memoryview | None = None) -> None:

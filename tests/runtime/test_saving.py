@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,15 @@ def test_a_process_of_its_own_writes_and_ends_with_the_run(tmp_path: Path) -> No
     assert [report.is_sound for report in StateStore(tmp_path).verify()] == [True]
 
 
+@pytest.fixture
+def handler_put_back() -> Iterator[None]:
+    """Put back what the main thread alone may: a run that is dropped ends on another one."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("handler_put_back")
 def test_it_ends_with_a_run_that_nobody_holds(tmp_path: Path) -> None:
     run = pj.launch(fed_system(), directory=tmp_path)
     run.wait_until_ready(PATIENCE)
