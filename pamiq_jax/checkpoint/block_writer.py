@@ -121,9 +121,6 @@ def main() -> None:
     with contextlib.suppress(AttributeError, OSError):
         os.nice(NICENESS)
     directory, temporary = map(Path, sys.argv[1:3])
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError, SystemExit):
         Server(directory, temporary, sys.stdin.buffer, sys.stdout.buffer).serve()
-
-
-if __name__ == "__main__":
-    main()
+    os._exit(0)  # without another try to send a reply that nobody waits for
