@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pamiq_jax.checkpoint.files import Files, list_if_there, write_durably
@@ -36,11 +36,17 @@ class BlockStore:
         self._sound: set[str] = set()
         self._unsynced: dict[str, Path] = {}
 
-    def put(self, data: memoryview) -> tuple[str, int]:
-        """Return the name of a block, and how many bytes had to be written for it.
+    def store(self, blocks: Iterable[memoryview]) -> list[tuple[str, int]]:
+        """Return the name of each block, and how many bytes had to be written for it, once all survive a power failure.
 
         A block that an earlier process left is checked before it is relied on, and replaced if damaged.
         """
+        self._unsynced = {}  # what a save that failed has put must be looked at again
+        stored = [self._put(block) for block in blocks]
+        self._sync()
+        return stored
+
+    def _put(self, data: memoryview) -> tuple[str, int]:
         name = hashlib.sha256(data).hexdigest()
         path = self._path(name)
         size = self._files.size(path)
@@ -54,12 +60,7 @@ class BlockStore:
         self._unsynced[name] = path.parent
         return name, 0 if is_there else len(data)
 
-    def begin(self) -> None:
-        """Forget what a save that failed has put: it must be looked at again."""
-        self._unsynced = {}
-
-    def sync(self) -> None:
-        """Return once everything put since `begin` would survive a power failure."""
+    def _sync(self) -> None:
         for group in sorted(set(self._unsynced.values())):
             self._files.sync_directory(group)
         if self._unsynced:  # a group may be new, or left by a writer that crashed
@@ -87,15 +88,19 @@ class BlockStore:
             raise DamagedBlockError(f"block {name} has another checksum than its name")
         return data
 
-    def check(self, name: str, size: int) -> None:
-        """Return if a block is what its name says: it is read, unless this object has written or checked it before.
+    def check(self, sizes: Mapping[str, int]) -> None:
+        """Return if blocks are what their names say: they are read, unless this object wrote or checked them before.
+
+        Args:
+            sizes: by name.
 
         Raises:
             DamagedBlockError: as `read`.
         """
-        if name not in self._sound:
-            self.read(name, size)
-            self._sound.add(name)
+        for name, size in sizes.items():
+            if name not in self._sound:
+                self.read(name, size)
+                self._sound.add(name)
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each block that is there, by name."""

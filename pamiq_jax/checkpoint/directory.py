@@ -15,6 +15,11 @@ from pamiq_jax.errors import CheckpointWriteError, CorruptStateError, UnknownNam
 NUMBER = re.compile("[0-9]{8,}")
 
 
+def block_places(path: Path) -> tuple[Path, Path]:
+    """Return where the blocks of a directory of states lie, and where they lie until they are complete."""
+    return path / "blocks", path / "temporary"
+
+
 class StateDirectory:
     """The files of a `StateStore`.
 
@@ -24,11 +29,12 @@ class StateDirectory:
     Args:
         path: the directory.
         files: the file operations.
+        blocks: who reads and writes the blocks of this directory; by default with these file operations.
     """
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: Files, blocks: BlockStore | None = None) -> None:
         self.path = path
-        self.blocks = BlockStore(path / "blocks", path / "temporary", files)
+        self.blocks = BlockStore(*block_places(path), files) if blocks is None else blocks
         self._files = files
         self._states = path / "states"
         self._temporary = path / "temporary"

@@ -68,8 +68,7 @@ def _parted(sound: list[Manifest], keep: Retention) -> tuple[list[int], list[int
 
 def _is_whole(directory: StateDirectory, manifest: Manifest) -> bool:
     try:
-        for block, size in manifest.block_sizes().items():
-            directory.blocks.check(block, size)
+        directory.blocks.check(manifest.block_sizes())
     except DamagedBlockError as error:
         number = manifest.info.number
         _LOGGER.error("state %d is damaged: %s; it does not count, so an older one stays", number, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from pamiq_jax.arguments import checked_integer
-from pamiq_jax.checkpoint.blocks import cut, cut_sizes
+from pamiq_jax.checkpoint.blocks import BlockStore, cut, cut_sizes
 from pamiq_jax.checkpoint.directory import StateDirectory
 from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
 from pamiq_jax.checkpoint.manifest import Manifest, StateInfo, checked_facts, checked_moment
@@ -42,6 +43,7 @@ class StateStore:
         directory: made by the first write.
         files: the file operations; a test replaces some.
         block_bytes: the size of the blocks that are written; those of other sizes are read too, but not shared.
+        blocks: who reads and writes the blocks; by default this process, with `files`.
 
     Example:
         >>> import tempfile
@@ -54,9 +56,14 @@ class StateStore:
     """
 
     def __init__(
-        self, directory: str | Path, files: Files = LOCAL_FILES, *, block_bytes: SupportsIndex = BLOCK_BYTES
+        self,
+        directory: str | Path,
+        files: Files = LOCAL_FILES,
+        *,
+        block_bytes: SupportsIndex = BLOCK_BYTES,
+        blocks: BlockStore | None = None,
     ) -> None:
-        self._directory = StateDirectory(Path(directory), files)
+        self._directory = StateDirectory(Path(directory), files, blocks)
         self._block_bytes = checked_integer("StateStore(block_bytes)", block_bytes, least=SMALL_FRACTION)
 
     @property
@@ -102,25 +109,22 @@ class StateStore:
 
     def _write_arrays(self, arrays: list[HostArray]) -> tuple[int, list[str], int]:
         """Return the length of all small arrays, their blocks, and the bytes written."""
-        self._directory.blocks.begin()
         length = 0
         small_bytes = self._block_bytes // SMALL_FRACTION
         small = [array for array in arrays if len(array.data) <= small_bytes]
         for array in small:
             array.entry["packed_at"] = length
             length += len(array.data)
-        packed, written = self._put(small)
-        for array in arrays:
-            if len(array.data) > small_bytes:
-                array.entry["blocks"], new = self._put([array])
-                written += new
-        self._directory.blocks.sync()
-        return length, packed, written
-
-    def _put(self, arrays: list[HostArray]) -> tuple[list[str], int]:
-        blocks = cut((array.data for array in arrays), self._block_bytes)
-        stored = [self._directory.blocks.put(block) for block in blocks]
-        return [name for name, _ in stored], sum(new for _, new in stored)
+        large = [array for array in arrays if len(array.data) > small_bytes]
+        parts = [small, *([array] for array in large)]  # no block spans two of them
+        stored = self._directory.blocks.store(
+            block for part in parts for block in cut((array.data for array in part), self._block_bytes)
+        )
+        names = iter([name for name, _ in stored])
+        packed = list(itertools.islice(names, len(cut_sizes(length, self._block_bytes))))
+        for array in large:
+            array.entry["blocks"] = list(itertools.islice(names, len(cut_sizes(len(array.data), self._block_bytes))))
+        return length, packed, sum(written for _, written in stored)
 
     def states(self) -> tuple[StateInfo, ...]:
         """Return what is known of each complete state, oldest first; only manifests are read.

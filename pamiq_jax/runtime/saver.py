@@ -95,6 +95,7 @@ class Saver:
         policy: when to save by itself; None saves only when asked.
         on_error: told of a save that failed; training goes on.
         on_free: called when records may be added to buffers again, and when the next save may begin.
+        on_end: called by the thread when it ends.
         is_hurried: set by `hurry` and `close`, for the store's file operations.
         wall_clock: seconds since 1970.
     """
@@ -107,13 +108,14 @@ class Saver:
         policy: Condition | None,
         on_error: Callable[[Exception], None],
         on_free: Callable[[], None],
+        on_end: Callable[[], None] = lambda: None,
         is_hurried: threading.Event | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._is_hurried = threading.Event() if is_hurried is None else is_hurried
         self.store, self.status = store, SaveStatus()
         self._keep, self._policy, self._on_error, self._on_free = keep, policy, on_error, on_free
-        self._wall_clock = wall_clock
+        self._on_end, self._wall_clock = on_end, wall_clock
         self._changed = threading.Condition()
         self._save: _Save | None = None
         self._asked: list[Future[StateInfo]] = []  # by callers, to be answered by the next save that begins
@@ -266,6 +268,12 @@ class Saver:
     # The saver's own thread.
 
     def _work(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            self._on_end()
+
+    def _write_all(self) -> None:
         while (save := self._next()) is not None:
             started = time.monotonic()
             error, info = None, None

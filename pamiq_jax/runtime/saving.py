@@ -24,6 +24,7 @@ from pamiq_jax.types import Metrics
 
 if TYPE_CHECKING:
     from pamiq_jax.checkpoint import MatchReport, Retention, StateInfo, StateStore
+    from pamiq_jax.checkpoint.block_process import BlockProcess
     from pamiq_jax.runtime.renaming import Renames
     from pamiq_jax.runtime.saved import Cut
     from pamiq_jax.runtime.saver import Saver
@@ -251,7 +252,7 @@ class SavingOptions(NamedTuple):
     def begin(
         self, directory: Path | None, on_error: Callable[[Exception], None], on_free: Callable[[], None]
     ) -> Saving:
-        """Return the run's saves; starts their thread if there is a directory."""
+        """Return the run's saves; starts their thread and their process if there is a directory."""
         if directory is None:
             return Saving(None, self.origin)
         from pamiq_jax.checkpoint.files import LOCAL_FILES
@@ -259,15 +260,36 @@ class SavingOptions(NamedTuple):
         from pamiq_jax.runtime.unhurried import unhurried
 
         is_hurried = threading.Event()
+        blocks = block_process(directory, is_hurried)
         saver = Saver(
-            checkpoint.StateStore(directory, unhurried(LOCAL_FILES, is_hurried)),
+            checkpoint.StateStore(directory, unhurried(LOCAL_FILES, is_hurried), blocks=blocks),
             keep=checkpoint.latest_n(3) if self.keep is None else self.keep,
             policy=self.policy,
             on_error=on_error,
             on_free=on_free,
+            on_end=(lambda: None) if blocks is None else blocks.close,
             is_hurried=is_hurried,
         )
         return Saving(saver, self.origin)
+
+
+def block_process(directory: Path, is_hurried: threading.Event) -> BlockProcess | None:
+    """Return what writes the blocks of a launched run; None has its own thread write them.
+
+    Args:
+        directory: of the states.
+        is_hurried: no rest is taken once this is set.
+    """
+    from pamiq_jax.checkpoint.block_process import BlockProcess
+    from pamiq_jax.checkpoint.directory import block_places
+    from pamiq_jax.checkpoint.files import LOCAL_FILES
+    from pamiq_jax.runtime.unhurried import REST_SECONDS, unhurried
+
+    return BlockProcess(
+        *block_places(directory),
+        unhurried(LOCAL_FILES, is_hurried),
+        rest_seconds=lambda: 0.0 if is_hurried.is_set() else REST_SECONDS,
+    )
 
 
 class Saving:

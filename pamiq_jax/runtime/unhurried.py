@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pamiq_jax.checkpoint.files import Files
 
-_REST_SECONDS = 0.005
+REST_SECONDS = 0.005
 
 
 def unhurried(files: Files, is_hurried: threading.Event) -> Files:
@@ -22,11 +22,11 @@ def unhurried(files: Files, is_hurried: threading.Event) -> Files:
     """
 
     def create(path: Path) -> int:
-        is_hurried.wait(_REST_SECONDS)
+        is_hurried.wait(REST_SECONDS)
         return files.create(path)
 
     def remove(path: Path) -> None:
-        is_hurried.wait(_REST_SECONDS)
+        is_hurried.wait(REST_SECONDS)
         files.remove(path)
 
     return files._replace(create=create, remove=remove)

@@ -49,8 +49,11 @@ def busy_system(world: World | None = None, *, interval_seconds: float | None = 
 
 @contextlib.contextmanager
 def saving_with(files: Files) -> Generator[None]:
-    """Have runs that are launched within save through these file operations."""
-    with mock.patch.object(saving, "LOCAL_FILES", files):
+    """Have runs that are launched within save through these file operations, and so in a thread of this process."""
+    with (
+        mock.patch.object(saving, "LOCAL_FILES", files),
+        mock.patch.object(saving, "block_process", return_value=None),
+    ):
         yield
 
 

@@ -7,6 +7,7 @@ told to stand still before the n-th operation of one kind, until it is killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import mmap
 import os
@@ -97,10 +98,12 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=10**9)
     parser.add_argument("--kind", choices=OPERATIONS)
     parser.add_argument("--number", type=int, default=0)
+    parser.add_argument("--writer", action="store_true")
     arguments = parser.parse_args()
     stand_still = StandStill(arguments.kind, arguments.number)
     with arguments.mark.open("r+b") as file, mmap.mmap(file.fileno(), 1) as mark:
-        with saving_with(marked_files(mark, Counter(), stand_still)):
+        files = marked_files(mark, Counter(), stand_still)
+        with contextlib.nullcontext() if arguments.writer else saving_with(files):
             run = pj.launch(busy_system(), directory=arguments.directory, resume=True)
         with run:
             run.wait_until_ready(PATIENCE)

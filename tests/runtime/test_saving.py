@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateInfo, StateStore, latest_n
+from pamiq_jax.checkpoint.block_process import BlockProcess
 from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Progress
 from pamiq_jax.errors import CheckpointWriteError, WorkerError
@@ -169,7 +174,7 @@ def test_a_rest_is_taken_before_files_are_made_and_removed(is_hurried: bool, tmp
         store.write(np.full(100, seed), facts={}, created_at=0.0)
     store.prune(latest_n(1))
     created, removed = 2 * 3, 3  # a block, a manifest and its checksum
-    assert taken == [] if is_hurried else [unhurried_module._REST_SECONDS] * (created + removed)
+    assert taken == [] if is_hurried else [unhurried_module.REST_SECONDS] * (created + removed)
 
 
 @pytest.mark.parametrize("terminations", [0, 1])
@@ -216,3 +221,56 @@ def test_what_cannot_be_removed_is_told_and_the_save_counts(tmp_path: Path, monk
             run.wait(PATIENCE)
         assert (run.status.saves.written, run.status.saves.failed, run.status.saves.error) == (1, 0, "")
     assert [state.number for state in StateStore(tmp_path).states()] == [1]
+
+
+def process_of(run: pj.Run) -> subprocess.Popen[bytes]:
+    saver = run._workers.saving.saver
+    assert saver is not None
+    blocks = saver.store._directory.blocks
+    assert isinstance(blocks, BlockProcess)
+    assert blocks._process is not None
+    return blocks._process
+
+
+def test_a_process_of_its_own_writes_and_ends_with_the_run(tmp_path: Path) -> None:
+    with pj.launch(fed_system(), directory=tmp_path) as run:
+        process = process_of(run)
+        run.save(PATIENCE)
+        assert process.poll() is None
+    assert process.returncode == 0
+    assert [report.is_sound for report in StateStore(tmp_path).verify()] == [True]
+
+
+@pytest.fixture
+def handler_put_back() -> Iterator[None]:
+    """Put back what the main thread alone may: a run that is dropped ends on another one."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("handler_put_back")
+def test_it_ends_with_a_run_that_nobody_holds(tmp_path: Path) -> None:
+    run = pj.launch(fed_system(), directory=tmp_path)
+    run.wait_until_ready(PATIENCE)
+    process, threads = process_of(run), [each for each in threading.enumerate() if each.name.startswith("pamiq-")]
+    del run
+    gc.collect()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert process.returncode == 0
+
+
+def test_its_death_costs_one_save_which_is_told(tmp_path: Path) -> None:
+    with pj.launch(fed_system(), directory=tmp_path) as run:
+        first = run.save(PATIENCE)
+        saver = run._workers.saving.saver
+        assert saver is not None
+        blocks: Any = saver.store._directory.blocks
+        blocks._rest_seconds = lambda: process_of(run).kill() or 0.0
+        with pytest.raises(CheckpointWriteError, match="the process that writes states has ended"):
+            run.save(PATIENCE)
+        assert (run.status.saves.failed, run.status.saves.newest) == (1, first)
+        blocks._rest_seconds = lambda: 0.0
+        assert run.save(PATIENCE).number == first.number + 1
+    assert all(report.is_sound for report in StateStore(tmp_path).verify())
