@@ -26,8 +26,8 @@ CAUSES: dict[str, str] = {
     "dispatches ahead hides that; here one chunk at most is under way, so that a pause waits for one only.",
     "prefetch": "two cores that training keeps busy leave nothing to hide behind; see "
     "[the core, decided](design/core.md).",
-    "checkpoint_stall": "another process writes the files; what is left here is 18 ms of processor time for 24 MB "
-    "(with two cores to itself 0.69 instead of 0.37 ms at p99); see "
+    "checkpoint_stall": "two cores: a bare process of low priority that hashes, writes and syncs as many blocks while "
+    "nothing is done in the system's own slows the slowest ticks as much, see `bare_writer_ratio` and "
     "[Checkpoints, measured](design/checkpoints.md).",
 }
 

@@ -1,11 +1,18 @@
-"""What a save of 120 MB does to a running system, its agent and its training thread. Beside it Orbax's save."""
+"""What a save of 120 MB does to a running system, its agent and its training thread.
+
+Beside it Orbax's save, and a process of its own that hashes, writes and syncs as many blocks at the same pace and of
+the same low priority, while nothing at all is done in the system's: what this machine can do at best.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
+import math
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -20,7 +27,9 @@ import optax
 import pamiq_jax as pj
 from benchmarks.harness import Comparison, report
 from pamiq_jax.checkpoint import latest_n
+from pamiq_jax.checkpoint.block_writer import NICENESS
 from pamiq_jax.runtime.state import InferReport
+from pamiq_jax.runtime.unhurried import REST_SECONDS
 
 LEAVES, LEAF_NUMBERS = 300, 100_000
 INTERVAL_SECONDS = 0.005
@@ -156,6 +165,44 @@ def _orbax(directory: Path) -> Generator[Callable[[dict[str, jax.Array], int], f
         yield save
 
 
+_BARE_WRITER = """
+import hashlib, os, sys, time
+directory, blocks, rest, niceness = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+os.nice(niceness)
+data, number = os.urandom(2**20), 0
+for _ in sys.stdin:
+    for block in range(blocks):
+        time.sleep(rest)
+        hashlib.sha256(data).hexdigest()
+        path = os.path.join(directory, str(block))
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    print(flush=True)
+"""
+
+
+@contextlib.contextmanager
+def _bare_writer(directory: Path, blocks: int) -> Generator[Callable[[], None]]:
+    """Give what has a process of its own write so many blocks of 1 MiB, and waits for that."""
+    directory.mkdir()
+    command = [sys.executable, "-I", "-S", "-c", _BARE_WRITER, str(directory), str(blocks)]
+    with subprocess.Popen(
+        [*command, str(REST_SECONDS), str(NICENESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        requests, replies = process.stdin, process.stdout
+
+        def write() -> None:
+            requests.write(b"\n")
+            replies.readline()
+
+        yield write
+        requests.close()
+
+
 class _Measured(NamedTuple):
     """What one variant came to: ticks by kind of window, and what blocked whom, in milliseconds."""
 
@@ -168,9 +215,10 @@ class _Measured(NamedTuple):
 def _measure(leaves: int, runs: int, windows: int, *, is_busy: bool) -> _Measured:
     world = _World()
     recorder = _Recorder(world)
-    measured = _Measured({"save": [], "quiet": [], "orbax": []}, [], [], [])
+    measured = _Measured({"save": [], "quiet": [], "bare_writer": [], "orbax": []}, [], [], [])
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-stall-")))
+        bare_write = stack.enter_context(_bare_writer(place / "bare", math.ceil(leaves * LEAF_NUMBERS * 4 / 2**20)))
         orbax_save = stack.enter_context(_orbax(place / "orbax"))
         run = stack.enter_context(
             pj.launch(
@@ -212,6 +260,7 @@ def _measure(leaves: int, runs: int, windows: int, *, is_busy: bool) -> _Measure
                     measured.blocked_ms.append(run.status.saves.blocked_ms)
                     measured.write_seconds.append(run.status.saves.write_seconds)
                 window(row["quiet"], lambda seconds=pause: run.wait(seconds))
+                window(row["bare_writer"], bare_write)
                 state = dict(run.learner.trainers["renew"].state.params["world"])
                 blocked: list[float] = []
                 save_by_orbax = functools.partial(orbax_save, state, number)
@@ -251,7 +300,8 @@ def _row(name: str, measured: _Measured, *, megabytes: float) -> dict[str, objec
         more[f"{kind}_delay_ms_p50_p99_max"] = [round(_percentile(delays, share), 3) for share in shares]
         more[f"{kind}_ticks"] = len(latencies)
         more[f"{kind}_training_steps_per_second"] = round(steps / seconds, 1)
-    more["orbax_ratio"] = round(statistics.median(p99["orbax"]) / statistics.median(p99["quiet"]), 3)
+    for kind in ("bare_writer", "orbax"):
+        more[f"{kind}_ratio"] = round(statistics.median(p99[kind]) / statistics.median(p99["quiet"]), 3)
     return report(
         f"checkpoint_stall: {name}",
         Comparison(p99["save"], p99["quiet"]),

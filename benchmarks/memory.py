@@ -48,7 +48,8 @@ def _system(layers: int, capacity: int) -> tuple[pj.System, int]:
     return system, 2 * nbytes(params) + optimizer + pj.data.buffer_bytes(buffer, example)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Return the bytes of this process that lie in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -57,7 +58,7 @@ class _Watched:
 
     def __init__(self) -> None:
         self.live, self.resident = 0, 0
-        self._before = _resident_bytes()
+        self._before = resident_bytes()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -66,7 +67,7 @@ class _Watched:
         while not self._is_over.wait(0.002):
             live = sum(array.nbytes for array in jax.live_arrays() if not array.is_deleted())
             self.live = max(self.live, live)
-            self.resident = max(self.resident, _resident_bytes() - self._before)
+            self.resident = max(self.resident, resident_bytes() - self._before)
 
     def close(self) -> None:
         self._is_over.set()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
 import time
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 import pamiq_jax as pj
 from benchmarks.harness import Comparison, report
+from benchmarks.memory import resident_bytes
 from pamiq_jax.data import Chunk, record_of
 
 BATCH, FEATURES = 16, 8
@@ -115,17 +117,19 @@ def _medians(cases: dict[int, _Ticks], ticks: int, runs: int) -> dict[str, dict[
 
 
 def _growth(ticks: int) -> dict[str, object]:
-    """Return what a long run leaves behind: bytes of Python objects, and arrays."""
+    """Return what a long run leaves behind: blocks of the interpreter's memory, JAX's arrays, resident memory."""
     system = _Ticks()
     for _ in range(1_000):
         system.both()
-    tracemalloc.start(1)
-    arrays, (before, _) = len(jax.live_arrays()), tracemalloc.get_traced_memory()
+    before = _held()
     for _ in range(ticks):
         system.both()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return {"ticks": ticks, "bytes": after - before, "arrays": len(jax.live_arrays()) - arrays}
+    return {"ticks": ticks, **{name: held - before[name] for name, held in _held().items()}}
+
+
+def _held() -> dict[str, int]:
+    gc.collect()
+    return {"blocks": sys.getallocatedblocks(), "arrays": len(jax.live_arrays()), "resident_bytes": resident_bytes()}
 
 
 def measure(*, quick: bool) -> list[dict[str, object]]:

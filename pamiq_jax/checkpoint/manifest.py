@@ -14,7 +14,7 @@ import numpy as np
 
 from pamiq_jax.checkpoint.blocks import cut_sizes
 from pamiq_jax.checkpoint.files import Files, write_durably
-from pamiq_jax.checkpoint.values import Entry, Json, array_entries
+from pamiq_jax.checkpoint.values import Entry, Json, array_entries, iterate_leaves
 from pamiq_jax.errors import CorruptStateError, InvalidValueError, UnknownSchemaError, UnstorableValueError
 
 SCHEMA = 1
@@ -58,12 +58,12 @@ class Manifest(NamedTuple):
 
     def arrays(self) -> Iterator[tuple[str, Entry]]:
         """Yield name and entry of each array, as often as it occurs in the value."""
-        return array_entries(self.tree)
+        return ((name, leaf) for name, leaf in iterate_leaves(self.tree) if isinstance(leaf, dict))
 
     def block_sizes(self) -> dict[str, int]:
         """Return the sizes of all blocks that the state refers to, by name."""
         sizes = dict(zip(self.packed, cut_sizes(self.packed_bytes, self.block_bytes), strict=True))
-        for _, entry in self.arrays():
+        for entry in array_entries(self.tree):
             if "blocks" in entry:
                 sizes |= zip(entry["blocks"], cut_sizes(entry["bytes"], self.block_bytes), strict=True)
         return sizes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pamiq_jax.checkpoint.blocks import DamagedBlockError
 from pamiq_jax.checkpoint.directory import StateDirectory
-from pamiq_jax.checkpoint.manifest import Manifest
+from pamiq_jax.checkpoint.manifest import Manifest, StateInfo
 from pamiq_jax.errors import CorruptStateError
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def prune_states(directory: StateDirectory, keep: Retention) -> PruneReport:
     the newest is looked at too; of what this process has written or looked at before, nothing is read again.
     """
     present = directory.blocks.sizes()
-    manifests = list(_manifests(directory))
-    sound = [each for each in manifests if each.block_sizes().items() <= present.items()]
+    states = [(manifest.info, manifest.block_sizes()) for manifest in _manifests(directory)]
+    sound = [(info, sizes) for info, sizes in states if sizes.items() <= present.items()]
     kept, removed = _parted(sound, keep)
-    while removed and not _is_whole(directory, sound[-1]):
+    while removed and not _is_whole(directory, *sound[-1]):
         del sound[-1]
         kept, removed = _parted(sound, keep)
     directory.remove(removed)
-    needed = {block for each in manifests if each.info.number not in removed for block in each.block_sizes()}
+    needed = {block for info, sizes in states if info.number not in removed for block in sizes}
     unneeded = sorted(present.keys() - needed)
     directory.blocks.remove(unneeded)
     return PruneReport(
@@ -59,19 +59,18 @@ def prune_states(directory: StateDirectory, keep: Retention) -> PruneReport:
     )
 
 
-def _parted(sound: list[Manifest], keep: Retention) -> tuple[list[int], list[int]]:
-    infos = [each.info for each in sound]
+def _parted(sound: list[tuple[StateInfo, dict[str, int]]], keep: Retention) -> tuple[list[int], list[int]]:
+    infos = [info for info, _ in sound]
     wanted = {info.number for info in (*keep(infos), *infos[-1:])}
     numbers = [info.number for info in infos]
     return [number for number in numbers if number in wanted], [number for number in numbers if number not in wanted]
 
 
-def _is_whole(directory: StateDirectory, manifest: Manifest) -> bool:
+def _is_whole(directory: StateDirectory, info: StateInfo, block_sizes: dict[str, int]) -> bool:
     try:
-        directory.blocks.check(manifest.block_sizes())
+        directory.blocks.check(block_sizes)
     except DamagedBlockError as error:
-        number = manifest.info.number
-        _LOGGER.error("state %d is damaged: %s; it does not count, so an older one stays", number, error)
+        _LOGGER.error("state %d is damaged: %s; it does not count, so an older one stays", info.number, error)
         return False
     return True
 

@@ -44,6 +44,7 @@ class StateStore:
         files: the file operations; a test replaces some.
         block_bytes: the size of the blocks that are written; those of other sizes are read too, but not shared.
         blocks: who reads and writes the blocks; by default this process, with `files`.
+        give_way: called again and again by `write`, so that other threads need not wait for all of it.
 
     Example:
         >>> import tempfile
@@ -62,7 +63,9 @@ class StateStore:
         *,
         block_bytes: SupportsIndex = BLOCK_BYTES,
         blocks: BlockStore | None = None,
+        give_way: Callable[[], object] = lambda: None,
     ) -> None:
+        self._give_way = give_way
         self._directory = StateDirectory(Path(directory), files, blocks)
         self._block_bytes = checked_integer("StateStore(block_bytes)", block_bytes, least=SMALL_FRACTION)
 
@@ -98,11 +101,11 @@ class StateStore:
             1048576
         """
         noted, moment = checked_facts(facts), checked_moment(created_at)
-        tree, arrays = encode(value)
+        tree, arrays = encode(value, self._give_way)
         with self._directory.changing("saving a state"):
             packed_bytes, packed, written = self._write_arrays(arrays)
             number = max(self._directory.numbers(), default=0) + 1
-            total = sum(entry["bytes"] for _, entry in array_entries(tree))
+            total = sum(entry["bytes"] for entry in array_entries(tree))
             info = StateInfo(number, moment, noted, total, written)
             self._directory.add(Manifest(info, tree, packed_bytes, packed, self._block_bytes))
         return info

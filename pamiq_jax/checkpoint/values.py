@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -52,20 +53,28 @@ class HostArray(NamedTuple):
     data: memoryview
 
 
-def encode(value: object) -> tuple[Json, list[HostArray]]:
+def encode(value: object, give_way: Callable[[], object] = lambda: None) -> tuple[Json, list[HostArray]]:
     """Return a value as JSON, and the arrays that the JSON refers to; an array that occurs twice comes once.
 
     Args:
         value: dicts with str or int keys, lists and tuples of arrays, numbers, str, bool and None.
+        give_way: called after each array, so that other threads need not wait for all.
 
     Raises:
         UnstorableValueError: naming the part that is something else.
     """
     arrays: dict[int, HostArray] = {}
-    return _encode(value, "", arrays, MAX_DEPTH), list(arrays.values())
+
+    def host_array(array: Any, name: str) -> Entry:
+        if id(array) not in arrays:  # one array may lie in several places, as published parameters do
+            arrays[id(array)] = _host_array(array, name)
+            give_way()
+        return arrays[id(array)].entry
+
+    return _encode(value, "", host_array, MAX_DEPTH), list(arrays.values())
 
 
-def _encode(value: Any, name: str, arrays: dict[int, HostArray], depth: int) -> Json:
+def _encode(value: Any, name: str, host_array: Callable[[Any, str], Entry], depth: int) -> Json:
     kind = type(cast(object, value))
     if value is None or kind is bool or kind is str:
         return value
@@ -78,17 +87,15 @@ def _encode(value: Any, name: str, arrays: dict[int, HostArray], depth: int) -> 
         raise UnstorableValueError(_shown(shown), f"is nested more than {MAX_DEPTH} deep", "store it flat, by names")
     if kind is dict:
         parts = [(_checked_key(key, name), part) for key, part in value.items()]
-        return {"dict": [[key, _encode(part, child_name(name, key), arrays, depth - 1)] for key, part in parts]}
+        return {"dict": [[key, _encode(part, child_name(name, key), host_array, depth - 1)] for key, part in parts]}
     if kind is list or kind is tuple:
-        parts = [_encode(part, child_name(name, index), arrays, depth - 1) for index, part in enumerate(value)]
+        parts = [_encode(part, child_name(name, index), host_array, depth - 1) for index, part in enumerate(value)]
         return {kind.__name__: parts}
     if isinstance(value, np.ndarray) and kind not in (np.ndarray, np.memmap):  # what it has beside would be lost
         remedy = "convert it: x.filled(value) and its mask for a masked array, np.asarray(x) else"
         raise UnstorableValueError(_shown(name), f"is a {kind.__module__}.{kind.__qualname__}", remedy)
     if isinstance(value, np.ndarray | np.generic) or _is_of_jax(value):
-        if id(value) not in arrays:  # one array may lie in several places, as published parameters do
-            arrays[id(value)] = _host_array(value, name)
-        return {"array": arrays[id(value)].entry}
+        return {"array": host_array(value, name)}
     raise UnstorableValueError(
         _shown(name), f"is a {kind.__qualname__}", "store named_leaves(tree), or convert it to dicts, lists and arrays"
     )
@@ -123,11 +130,11 @@ def _host_array(value: Any, name: str) -> HostArray:
             implementation = str(jax.random.key_impl(value))
             value = jax.random.key_data(value)
     array = np.asarray(value, order="C")
-    if array.dtype.name not in DTYPES:
+    if (dtype := _dtype_name(array.dtype)) not in DTYPES:
         remedy = "convert it to bool, an integer, a float, a complex number or one of ml_dtypes' small ones"
         raise UnstorableValueError(_shown(name), f"has dtype {array.dtype}", remedy)
     array = array.astype(_little_endian(array.dtype), copy=False)
-    entry: Entry = {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": array.nbytes}
+    entry: Entry = {"dtype": dtype, "shape": list(array.shape), "bytes": array.nbytes}
     if implementation is not None:
         entry["key"] = implementation
     return HostArray(entry, memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b""))
@@ -172,6 +179,12 @@ def array_from(entry: Entry, data: np.ndarray[Any, Any]) -> Any:
     return array
 
 
+@functools.cache  # numpy puts the name together anew each time, which takes longer than all the rest
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+@functools.cache
 def _little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("<") if dtype.name in NUMPY_DTYPES else dtype
 
@@ -189,8 +202,17 @@ def iterate_leaves(tree: Json, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, content if kind == "array" else decode(tree, lambda name, entry: None)
 
 
-def array_entries(tree: Json) -> Iterator[tuple[str, Entry]]:
-    """Yield name and entry of each array, as often as it occurs in the value."""
-    for name, leaf in iterate_leaves(tree):
-        if isinstance(leaf, dict):
-            yield name, leaf
+def array_entries(tree: Json) -> Iterator[Entry]:
+    """Yield the entry of each array, as often as it occurs in the value; names, which take longer, are not made."""
+    left: list[Any] = [tree]
+    while left:
+        part = left.pop()
+        if not isinstance(part, dict):
+            continue
+        ((kind, content),) = cast(dict[str, Any], part).items()
+        if kind == "array":
+            yield content
+        elif kind == "dict":
+            left.extend(value for _, value in content)
+        elif kind in ("list", "tuple"):
+            left.extend(content)

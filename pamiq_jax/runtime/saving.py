@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -257,12 +258,17 @@ class SavingOptions(NamedTuple):
             return Saving(None, self.origin)
         from pamiq_jax.checkpoint.files import LOCAL_FILES
         from pamiq_jax.runtime.saver import Saver
-        from pamiq_jax.runtime.unhurried import unhurried
+        from pamiq_jax.runtime.unhurried import GIVE_WAY_SECONDS, unhurried
 
         is_hurried = threading.Event()
         blocks = block_process(directory, is_hurried)
         saver = Saver(
-            checkpoint.StateStore(directory, unhurried(LOCAL_FILES, is_hurried), blocks=blocks),
+            checkpoint.StateStore(
+                directory,
+                unhurried(LOCAL_FILES, is_hurried),
+                blocks=blocks,
+                give_way=functools.partial(is_hurried.wait, GIVE_WAY_SECONDS),
+            ),
             keep=checkpoint.latest_n(3) if self.keep is None else self.keep,
             policy=self.policy,
             on_error=on_error,

@@ -8,6 +8,8 @@ from pathlib import Path
 from pamiq_jax.checkpoint.files import Files
 
 REST_SECONDS = 0.005
+GIVE_WAY_SECONDS = 0.0005
+"""Long enough for a tick; so long is rested after each array."""
 
 
 def unhurried(files: Files, is_hurried: threading.Event) -> Files:
