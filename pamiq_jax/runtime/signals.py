@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from pamiq_jax.errors import InvalidValueError
+from pamiq_jax.runtime.signal_wake import MainWaker
 
 _LOGGER = logging.getLogger("pamiq_jax")
 _GRACE_SECONDS = 2.0
@@ -69,6 +70,7 @@ class TerminationSignals:
         self._has_left, self._left = False, threading.Event()
         self._worker: threading.Thread | None = None
         self._is_armed = False
+        self._waker = MainWaker((*save_signals, signal.SIGTERM))
 
     @property
     def is_terminating(self) -> bool:
@@ -83,6 +85,7 @@ class TerminationSignals:
         if not _can_install():
             return False
         self._process, self._is_armed = os.getpid(), True
+        self._waker.install()
         for number in self._save_signals:
             self._before[number] = signal.signal(number, self._on_save)
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -101,10 +104,12 @@ class TerminationSignals:
         if self._worker is not None:
             self._worker.join(_GRACE_SECONDS)  # it ends now; a signal of its own must not meet what was there before
         self._is_armed = False
+        self._waker.end()
         if threading.current_thread() is threading.main_thread():
             self._put_back()
 
     def _put_back(self) -> None:
+        self._waker.put_back()
         for number in tuple(self._before):
             before = self._before.pop(number)
             # None: not installed from Python, and Python cannot install it again.
