@@ -15,7 +15,7 @@ import pamiq_jax as pj
 from benchmarks.harness import alternate, report
 from examples import cartpole
 from pamiq_jax.envs import JaxEnvironment
-from pamiq_jax.runtime.saving import begin
+from pamiq_jax.runtime.origin import begin
 from pamiq_jax.runtime.scanned import ScannedRun
 
 ROLLOUT, CAPACITY, BATCH, STEPS = cartpole.ROLLOUT, 1024, 16, 4

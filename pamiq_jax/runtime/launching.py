@@ -14,10 +14,11 @@ from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.options import Observers, Watching
+from pamiq_jax.runtime.origin import check_policies, check_revive, find_origin
 from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.run import Run
-from pamiq_jax.runtime.saving import SavingOptions, check_policies, check_revive, find_origin
+from pamiq_jax.runtime.saving import SavingOptions
 from pamiq_jax.runtime.signal_condition import parted
 from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System

@@ -35,7 +35,7 @@ class Lingering:
         >>> for _ in range(3):
         ...     lingering("t", {"loss": jnp.ones(())})
         >>> dozed  # it was over already each time, which the next one reckons with
-        [0.0091, 0.0082]
+        [0.0091, 0.0081]
     """
 
     def __init__(self, doze: Callable[[float], Any], now: Callable[[], float] = time.perf_counter) -> None:

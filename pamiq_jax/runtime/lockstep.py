@@ -19,12 +19,13 @@ from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
 from pamiq_jax.runtime.history import History, Moment, begin_at, checked_moment
 from pamiq_jax.runtime.infer import infer_tick
 from pamiq_jax.runtime.inferring import begin_interaction
+from pamiq_jax.runtime.origin import Origin, begin, check_policies, check_revive, find_origin
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rollback import log_failure
 from pamiq_jax.runtime.saved import Cut, collected
 from pamiq_jax.runtime.saver import write_cut
-from pamiq_jax.runtime.saving import Origin, begin, check_policies, check_revive, find_origin, system_progress
+from pamiq_jax.runtime.saving import system_progress
 from pamiq_jax.runtime.signal_condition import parted
 from pamiq_jax.runtime.state import ActorState, InferReport, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses

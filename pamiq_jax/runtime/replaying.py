@@ -24,10 +24,10 @@ from pamiq_jax.runtime.clock import VirtualClock
 from pamiq_jax.runtime.compile import compile_system
 from pamiq_jax.runtime.failures import describe_error
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.origin import Origin, begin
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.rollback import with_changed_good
 from pamiq_jax.runtime.rows import floats
-from pamiq_jax.runtime.saving import Origin, begin
 from pamiq_jax.runtime.state import Cells, LearnerState, TrainReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.train import train_tick

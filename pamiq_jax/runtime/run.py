@@ -15,9 +15,9 @@ from pamiq_jax.runtime.engine import Engine
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.handle import TrainerHandles
 from pamiq_jax.runtime.history import Moment
+from pamiq_jax.runtime.origin import Restored
 from pamiq_jax.runtime.outside import command, from_outside
 from pamiq_jax.runtime.reporting import current_status
-from pamiq_jax.runtime.saving import Restored
 from pamiq_jax.runtime.signals import gives_way
 from pamiq_jax.runtime.state import Cells, LearnerState
 from pamiq_jax.runtime.status import Status, WaitResult

@@ -26,10 +26,10 @@ from pamiq_jax.runtime.environment import PureEnvironment
 from pamiq_jax.runtime.faults import FAIL_FAST
 from pamiq_jax.runtime.inferring import begin_interaction
 from pamiq_jax.runtime.lockstep import FREE_INTERVAL_SECONDS, rounds_of, save_cut
+from pamiq_jax.runtime.origin import Begun, begin, check_policies, find_origin
 from pamiq_jax.runtime.renaming import Renames
 from pamiq_jax.runtime.rollback import check_updates
 from pamiq_jax.runtime.saved import Cut, collected
-from pamiq_jax.runtime.saving import Begun, begin, check_policies, find_origin
 from pamiq_jax.runtime.scan_state import (
     TOO_MANY_SKIPS,
     Moment,

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore, latest_n
-from pamiq_jax.runtime import saver, saving
+from pamiq_jax.runtime import saver
 from tests.chaos.rows import Form, Losses, Row
 from tests.chaos.systems import Watch, busy_system, learns_on
 from tests.runtime.fakes import PATIENCE
@@ -40,7 +40,7 @@ class WallClock:
         with (
             mock.patch.object(time, "time", self.time),
             mock.patch.object(time, "localtime", self.localtime),
-            mock.patch.object(saving, "Saver", on_this_clock),
+            mock.patch.object(saver, "Saver", on_this_clock),
         ):
             yield
 

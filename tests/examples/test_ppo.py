@@ -29,9 +29,9 @@ def mean_return(episodes: list[tuple[int, float]]) -> float:
 
 
 def test_cartpole_is_learned_in_lockstep() -> None:
-    returns, _ = learn_in_lockstep(CARTPOLE, 1_500)
+    returns, _ = learn_in_lockstep(CARTPOLE, 3_000)
     assert mean_return(returns.episodes[:20]) < 50
-    assert mean_return(returns.episodes[-20:]) > 150
+    assert mean_return(returns.episodes[-20:]) > 200  # of 8 seeds the least: 330; processors round differently
 
 
 def test_lockstep_is_repeatable_bit_for_bit() -> None:
