@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 CAUSES: dict[str, str] = {
-    "inference_latency": "a tick checks and copies the observation, folds a key for the agent, carries its memory and "
-    "reads the snapshot's own tree; the bare program does none of it. Without load that is about 0.05 ms a tick; "
-    "the rest is who gets the core.",
+    "inference_latency": "an agent that runs freely, 17,000 ticks a second, shares the interpreter with the training "
+    "thread, which has 0.3 to 0.4 ms of Python for each run in this benchmark (5 ms): choosing, setting up, checking, "
+    "publishing. Who acts in that time waits for it; the bare loop has 0.05 ms. A tick itself is 0.02 ms more than "
+    "the bare call: it copies and checks the observation, notes what it does, and gives the agent its key and memory.",
     "ingest: collect": "four leaves are checked and copied into their block, so that environment and agent may use "
     "their arrays again; an append copies nothing. Of 3.2 us, the least in a loop, taking the record apart takes 0.1, "
     "checking type, dtype and shape of its leaves 1.4, copying them and counting 1.5.",
-    "memory": "within a run of several chunks the parameters that a chunk begins with are neither published nor "
-    "donated: a third set while a chunk is computed. With `steps_per_chunk` equal to `steps` there are two.",
     "startup: import": "what a live run needs is some ninety small modules, in which each NamedTuple and dataclass is "
     "built when imported, about 48 ms; 32 ms more is one pass of the garbage collector over JAX's objects, which "
     "comes due at the first thousand or two objects that anything makes after JAX's import.",
@@ -21,9 +20,8 @@ CAUSES: dict[str, str] = {
     "more than the rest. Of that, a key folded for each position is 1 us, where the others split keys once for all; "
     "importance weights, which the tree written out lacks, are 1 us.",
     "guard": "the state is kept twice, and one of the two selected after each step.",
-    "train_throughput": "a chunk takes about 0.15 ms of host time more than the bare loop's: 0.04 ms of Python in a "
-    "tick, 0.08 ms in the call of the compiled chunk, the rest in waking up for its end. A bare loop that "
-    "dispatches ahead hides that; here one chunk at most is under way, so that a pause waits for one only.",
+    "train_throughput": "the next chunk is handed over a millisecond before one ends; where other work on the cores "
+    "makes chunks of one kind take now more, now less, it sometimes comes too late, and the device waits for it.",
     "prefetch": "two cores that training keeps busy leave nothing to hide behind; see "
     "[the core, decided](design/core.md).",
     "checkpoint_stall": "two cores: a bare process of low priority that hashes, writes and syncs as many blocks while "

@@ -15,6 +15,7 @@ from pamiq_jax.checkpoint import block_writer
 from pamiq_jax.checkpoint.block_writer import END_OF_BLOCKS, whole_line
 from pamiq_jax.checkpoint.blocks import BlockStore, DamagedBlockError
 from pamiq_jax.checkpoint.files import Files
+from pamiq_jax.checkpoint.forks import forget, leave_to_parent
 
 _LOGGER = logging.getLogger("pamiq_jax")
 _REMOVED_AT_ONCE = 20  # between them it can be hurried
@@ -90,8 +91,8 @@ class BlockProcess(BlockStore):
         command = [sys.executable, "-I", "-S", "-c", _START, *self._places, str(package.parent)]
         self._has_answered = False
         try:
-            if getattr(sys, "frozen", False):
-                raise OSError("an application that is one file starts no interpreter")
+            if getattr(sys, "frozen", False) or not sys.executable:
+                raise OSError("there is no interpreter that could be started")
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -102,6 +103,7 @@ class BlockProcess(BlockStore):
         except (OSError, ValueError) as error:
             self._give_up(str(error))
         else:
+            leave_to_parent(*_pipes(self._process))
             _widen(self._process)
 
     def _is_there(self) -> bool:
@@ -142,6 +144,7 @@ class BlockProcess(BlockStore):
     def _end(self, process: subprocess.Popen[bytes]) -> str:
         """Return, once a process writes nothing more, how it has ended: with the last request, or killed."""
         self._process = None
+        forget(*_pipes(process))
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):  # the rest of a request finds nobody
                 cast(BinaryIO, pipe).close()
@@ -151,6 +154,10 @@ class BlockProcess(BlockStore):
             process.kill()
             code = process.wait(_PATIENCE_SECONDS)
         return f"the process that writes states has ended with exit code {code}"
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    return cast(BinaryIO, process.stdin).fileno(), cast(BinaryIO, process.stdout).fileno()
 
 
 def _widen(process: subprocess.Popen[bytes]) -> None:

@@ -90,7 +90,7 @@ def read_manifest(files: Files, directory: Path, number: int) -> Manifest:
     """
     try:
         body, checksum = (files.read(directory / name) for name in (MANIFEST, CHECKSUM))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptStateError(number, f"{Path(error.filename or MANIFEST).name} is missing") from error
     except OSError as error:
         if error.errno != errno.EIO:

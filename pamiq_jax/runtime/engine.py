@@ -97,7 +97,7 @@ class Engine:
             control=self.control,
             rows=self.rows,
             on_interaction=observers.on_interaction,
-            saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed),
+            saving=saving.begin(directory, self._reporting("pamiq-saver"), self._save_freed, self.control.heartbeats),
             recorder=recorder,
             faults=watching.faults,
             history=History(observers.history),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
 from pamiq_jax import trainer as trainers
-from pamiq_jax.errors import UnknownNameError
+from pamiq_jax.errors import InvalidValueError, UnknownNameError
+from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.runtime.outside import check_outside
 from pamiq_jax.runtime.workers import TRAINING, Workers
 
@@ -79,7 +80,11 @@ class TrainerHandle:
     def _state(self) -> Any:
         learner = self._workers.learner
         assert learner is not None, "calls are answered once the system is ready"
-        return learner.trainers[self.name].state
+        run = learner.trainers[self.name]
+        if run.phase is TrainerPhase.FAILED:  # what a chunk was to write over may be gone
+            expected = "a trainer that has not failed"
+            raise InvalidValueError(f"run.trainers[{self.name!r}]", run.reason, expected, "resume with revive=True")
+        return run.state
 
 
 class TrainerHandles(Mapping[str, TrainerHandle]):

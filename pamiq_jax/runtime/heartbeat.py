@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pamiq_jax.runtime.clock import Clock, real_seconds
 
-type Kind = Literal["sleeping", "compiling", "training", "publishing", "environment", "acting", "hook"]
+type Kind = Literal["sleeping", "compiling", "training", "publishing", "environment", "acting", "hook", "saving"]
 """What kind of thing a thread does; each but "sleeping" has its limit in `Deadlines`."""
 
 
@@ -49,6 +49,7 @@ ON_FEEDBACK = Activity("acting", "agent.on_feedback")
 ON_INTERACTION = Activity("hook", "on_interaction")
 ON_PAUSED = Activity("hook", "on_paused")
 ON_RESUMED = Activity("hook", "on_resumed")
+SAVING = Activity("saving", "saving")
 ANSWERING = Activity("hook", "a call from another thread")
 
 

@@ -17,6 +17,23 @@ LEAD_SHARE = 0.1
 """The next chunk is handed over so long before the end, or such a share of a chunk: a pause waits so much longer."""
 
 
+def longest_chunk(budget_seconds: float) -> float:
+    """Return how long a chunk may take so that whoever waits for the device waits no longer than a budget.
+
+    It may have to wait for a chunk that has just been handed over, and for the rest of the one before it.
+
+    Args:
+        budget_seconds: how long it may wait.
+
+    Example:
+        >>> [round(longest_chunk(milliseconds / 1000) * 1000, 2) for milliseconds in (1, 5, 20, 100)]
+        [0.5, 4.0, 18.18, 100.0]
+    """
+    if budget_seconds > MOST_SECONDS:
+        return budget_seconds
+    return max(budget_seconds / 2, min(budget_seconds - LEAD_SECONDS, budget_seconds / (1 + LEAD_SHARE)))
+
+
 class Lingering:
     """Waits within a training tick until its chunk is nearly computed, or a command comes.
 

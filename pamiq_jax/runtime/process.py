@@ -11,6 +11,7 @@ from typing import TextIO
 
 import jax.monitoring
 
+from pamiq_jax.checkpoint.forks import forget, leave_to_parent
 from pamiq_jax.errors import DirectoryInUseError, InvalidValueError
 
 _SWITCH_INTERVAL_SECONDS = 5e-4
@@ -144,6 +145,7 @@ class DirectoryLock:
                 f"{self.directory} belongs to a system that is running (process {owner}); "
                 "stop that one, or launch into another directory"
             )
+        leave_to_parent(self._file.fileno())
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
@@ -151,6 +153,7 @@ class DirectoryLock:
     def release(self) -> None:
         """Let others have the directory. Doing it twice does no harm."""
         if self._file is not None:
+            forget(self._file.fileno())
             self._file.close()
             self._file = None
 

@@ -90,6 +90,8 @@ class Run:
                 has_ended = self._control.wait(seconds, lambda: self._control.phase in ENDED)
         except KeyboardInterrupt:
             return WaitResult.INTERRUPTED
+        if has_ended:
+            self._signals.give_way()  # after SIGTERM the main thread leaves from here, whatever comes behind it
         return WaitResult.ENDED if has_ended else WaitResult.TIMEOUT
 
     @contextlib.contextmanager
@@ -255,7 +257,10 @@ class Run:
 
     @property
     def learner(self) -> LearnerState:
-        """The training side's state as of its last tick; its arrays last only while it is paused or stopped."""
+        """The training side's state as of its last tick; its arrays last only while it is paused or stopped.
+
+        Those of a trainer that has failed within a chunk may be gone: the chunk was to write over them.
+        """
         self.wait_until_ready()
         if self._workers.learner is None:
             raise InvalidValueError("run", str(self._control.phase), "a run that became ready", "see run.status.errors")

@@ -23,12 +23,14 @@ from pamiq_jax.conditions import Condition, Decision, Progress, Wake
 from pamiq_jax.data import Collector, CollectorCounts
 from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.runtime.failures import describe_error
+from pamiq_jax.runtime.heartbeat import SAVING, Heartbeats, Pulse
 from pamiq_jax.runtime.rows import floats
 from pamiq_jax.runtime.save_status import SaveStatus
 from pamiq_jax.runtime.saved import Cut, collected, stored_value
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Metrics
 
+SAVER = "pamiq-saver"
 _HAND_IN_SECONDS = 5.0
 _LOGGER = logging.getLogger("pamiq_jax")
 
@@ -96,6 +98,7 @@ class Saver:
         on_error: told of a save that failed; training goes on.
         on_free: called when records may be added to buffers again, and when the next save may begin.
         on_end: called by the thread when it ends.
+        heartbeats: where the thread says that it saves, for who watches over it; None for nobody.
         is_hurried: set by `hurry` and `close`, for the store's file operations.
         wall_clock: seconds since 1970.
     """
@@ -109,19 +112,20 @@ class Saver:
         on_error: Callable[[Exception], None],
         on_free: Callable[[], None],
         on_end: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
         is_hurried: threading.Event | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._is_hurried = threading.Event() if is_hurried is None else is_hurried
         self.store, self.status = store, SaveStatus()
         self._keep, self._policy, self._on_error, self._on_free = keep, policy, on_error, on_free
-        self._on_end, self._wall_clock = on_end, wall_clock
+        self._on_end, self._heartbeats, self._wall_clock = on_end, heartbeats, wall_clock
         self._changed = threading.Condition()
         self._save: _Save | None = None
         self._asked: list[Future[StateInfo]] = []  # by callers, to be answered by the next save that begins
         self._last = Progress()
         self._is_frozen = self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name="pamiq-saver", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=SAVER, daemon=True)
         self._thread.start()
 
     # Called from any thread.
@@ -269,12 +273,16 @@ class Saver:
 
     def _work(self) -> None:
         try:
-            self._write_all()
+            self._write_all(None if self._heartbeats is None else self._heartbeats.attach(SAVER))
         finally:
             self._on_end()
+            if self._heartbeats is not None:
+                self._heartbeats.detach(SAVER)
 
-    def _write_all(self) -> None:
+    def _write_all(self, pulse: Pulse | None) -> None:
         while (save := self._next()) is not None:
+            if pulse is not None:
+                pulse.enter(SAVING)
             started = time.monotonic()
             error, info = None, None
             try:
@@ -288,6 +296,8 @@ class Saver:
                 self._prune()
             with self._changed:
                 self._save = None
+            if pulse is not None:
+                pulse.rest()
             for future in save.answers:
                 future.set_result(info) if info is not None else future.set_exception(error)
             self._on_free()

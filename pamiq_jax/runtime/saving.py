@@ -14,6 +14,7 @@ from pamiq_jax import checkpoint
 from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Condition, Progress, Wake
 from pamiq_jax.runtime.clock import Clock
+from pamiq_jax.runtime.heartbeat import Heartbeats
 from pamiq_jax.runtime.origin import Origin, begin
 from pamiq_jax.runtime.programs import Compiled, Ready
 from pamiq_jax.runtime.save_status import SaveStatus
@@ -42,7 +43,11 @@ class SavingOptions(NamedTuple):
     policy: Condition | None
 
     def begin(
-        self, directory: Path | None, on_error: Callable[[Exception], None], on_free: Callable[[], None]
+        self,
+        directory: Path | None,
+        on_error: Callable[[Exception], None],
+        on_free: Callable[[], None],
+        heartbeats: Heartbeats,
     ) -> Saving:
         """Return the run's saves; starts their thread and their process if there is a directory."""
         if directory is None:
@@ -64,6 +69,7 @@ class SavingOptions(NamedTuple):
             on_error=on_error,
             on_free=on_free,
             on_end=(lambda: None) if blocks is None else blocks.close,
+            heartbeats=heartbeats,
             is_hurried=is_hurried,
         )
         return Saving(saver, self.origin)

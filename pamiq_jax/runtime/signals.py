@@ -84,6 +84,9 @@ class TerminationSignals:
         """
         if not _can_install():
             return False
+        earlier = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if isinstance(earlier, TerminationSignals) and not earlier._is_armed:
+            earlier._put_back()  # it ended on another thread, which could not
         self._process, self._is_armed = os.getpid(), True
         self._waker.install()
         for number in self._save_signals:

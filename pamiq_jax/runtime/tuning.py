@@ -13,6 +13,7 @@ import jax
 
 from pamiq_jax.arguments import checked_positive
 from pamiq_jax.runtime.compile import compile_system
+from pamiq_jax.runtime.lingering import longest_chunk
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.system import Schedule, System
 
@@ -25,8 +26,9 @@ def tune_chunks(system: System, *, latency_budget_ms: float, seed: int = 0) -> S
 
     A trainer's chunk is compiled and timed, on copies of its first state and of its empty buffers; then as many steps
     are taken as fit into the budget, and timed again. One with `steps_per_chunk` keeps it, and so does one that is not
-    compiled. At most one chunk is ever under way, so on a device that agent and trainers share, an action waits for
-    no more than the budget. `run.status.trainers[...].chunk_reason` says what was chosen and why.
+    compiled. On a device that agent and trainers share, an action waits for no more than the budget: for a chunk, and
+    for the rest of the one before it, since the next chunk is handed over shortly before one ends.
+    `run.status.trainers[...].chunk_reason` says what was chosen and why.
 
     Compiling takes two or three times as long as without. On a busy machine chunks are measured too long and come
     out too short, so tune once where nothing else runs, and write down what was found: `Schedule(steps_per_chunk=)`.
@@ -34,7 +36,7 @@ def tune_chunks(system: System, *, latency_budget_ms: float, seed: int = 0) -> S
 
     Args:
         system: what to tune.
-        latency_budget_ms: how long a chunk may take, in milliseconds.
+        latency_budget_ms: how long an action may wait for the device, in milliseconds.
         seed: of the first states.
 
     Raises:
@@ -66,7 +68,7 @@ def tuned(
 
     Args:
         system: what to tune.
-        budget_ms: how long a chunk may take, in milliseconds.
+        budget_ms: how long an action may wait for the device, in milliseconds.
         compile_it: compiles the system as it will be run.
         lengths_in_run: chunk lengths of trainers that go on within a run. They keep them: what is left of that run
             need be no whole number of other ones.
@@ -75,7 +77,7 @@ def tuned(
     fitting = {name: size for name, size in lengths_in_run.items() if name in free and free[name].steps % size == 0}
     if fitting:
         system = with_chunks(system, fitting, dict.fromkeys(fitting, "as in the saved state, which is within a run"))
-    budget = budget_ms / 1000
+    budget = longest_chunk(budget_ms / 1000)
     lengths = {
         name: schedule.chunk
         for name, schedule in system.trainers.items()
@@ -96,7 +98,7 @@ def tuned(
             break
         lengths = longest
     reasons = {
-        name: _reason(system.trainers[name], length, 1000 * seconds[name], 1000 * budget)
+        name: _reason(system.trainers[name], length, 1000 * seconds[name], budget_ms)
         for name, length in lengths.items()
     }
     return with_chunks(system, lengths, reasons)

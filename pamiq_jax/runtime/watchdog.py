@@ -35,6 +35,7 @@ class Deadlines:
         environment: one `observe`, `affect`, `reset` or `close`.
         acting: one `act` of the agent.
         hook: one `on_paused`, `on_resumed` or `on_interaction`, or one call that another thread has brought.
+        saving: one save, from its beginning until it is on the disk, and the removal of old states.
         pausing: from a pause, resume or stop to its acknowledgment by each thread, whatever that thread is in.
         interpreter: how long C code may keep all Python code from running, by holding the interpreter's lock; in real
             seconds. Then no thread can say so, this one neither: `faulthandler` writes all stacks to standard error. A
@@ -55,6 +56,7 @@ class Deadlines:
     environment: float | None = 60.0
     acting: float | None = 60.0
     hook: float | None = 60.0
+    saving: float | None = 600.0
     pausing: float | None = 60.0
     interpreter: float | None = None
 

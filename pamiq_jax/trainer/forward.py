@@ -44,7 +44,7 @@ def calls_python(jaxpr: Any) -> bool:
         True
     """
     for equation in jaxpr.eqns:
-        if "callback" in equation.primitive.name:
+        if "callback" in equation.primitive.name or equation.primitive.name == "debug_print":
             return True
         parts = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns"))
         if any(hasattr(part, "eqns") and calls_python(part) for part in parts):

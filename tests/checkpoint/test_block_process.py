@@ -235,3 +235,13 @@ def test_one_that_does_not_begin_is_given_up(
     with store_with_process(tmp_path) as (store, _):
         assert store.write(value(1), facts={}, created_at=0.0).number == 1
     assert "has ended with exit code 3, before it answered; a thread of this one does" in caplog.text
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_an_interpreter_that_does_not_know_where_it_lies_writes_by_itself(
+    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", path)
+    blocks = BlockProcess(*block_places(tmp_path), LOCAL_FILES)
+    assert blocks._process is None
+    assert StateStore(tmp_path, blocks=blocks).write(np.arange(3.0), facts={}, created_at=0.0).written_bytes == 24

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import pytest
 
 import pamiq_jax as pj
+from pamiq_jax.errors import InvalidValueError, WorkerError
 from pamiq_jax.runtime.state import TrainerRun
-from tests.runtime.fakes import PATIENCE, learner, learning_system
+from tests.runtime.fakes import PATIENCE, fed_system, learner, learning_system, nan_trainer
 
 
 def test_a_handle_says_how_its_trainer_is() -> None:
@@ -32,3 +34,15 @@ def test_in_a_notebook_it_shows_its_lifecycle_and_what_its_condition_waits_for()
     for term, truth in (("min_size(3)", "✓ holds"), ("~min_new(10000)", "✓ holds"), ("min_new(10000)", "✗ no")):
         assert f"{term}</td><td>{truth}</td>" in html
     assert "stopped" in run.trainers["fit"]._repr_html_()
+
+
+def test_a_trainer_that_has_failed_has_no_hyperparameters_any_more() -> None:
+    schedule = pj.Schedule(nan_trainer(1), data="x", batch_size=2, when=pj.min_size(2))
+    with pj.launch(fed_system(schedule)) as run:
+        for value in range(2):
+            run.collect("x", float(value))
+        with pytest.raises(WorkerError):
+            run.wait(PATIENCE)
+        for ask in (run.trainers["fit"].hyperparameters, lambda: run.trainers["fit"].set(learning_rate=1.0)):
+            with pytest.raises(InvalidValueError, match=r"failed: .*expected a trainer that has not failed"):
+                ask()

@@ -20,8 +20,12 @@ from pamiq_jax.checkpoint.block_process import BlockProcess
 from pamiq_jax.checkpoint.files import LOCAL_FILES
 from pamiq_jax.conditions import Progress
 from pamiq_jax.errors import CheckpointWriteError, WorkerError
+from pamiq_jax.runtime import TerminationSignals
 from pamiq_jax.runtime import saver as saver_module
 from pamiq_jax.runtime import unhurried as unhurried_module
+from pamiq_jax.runtime.clock import VirtualClock
+from pamiq_jax.runtime.heartbeat import Heartbeats
+from pamiq_jax.runtime.saved import first_cut
 from pamiq_jax.runtime.saver import Saver
 from pamiq_jax.runtime.unhurried import unhurried
 from tests.runtime.fakes import AGENT, PATIENCE, HeldWorld, SavedWorld, fed_system, learning_system
@@ -223,6 +227,32 @@ def test_what_cannot_be_removed_is_told_and_the_save_counts(tmp_path: Path, monk
     assert [state.number for state in StateStore(tmp_path).states()] == [1]
 
 
+def test_the_thread_says_while_it_saves_and_no_longer(tmp_path: Path) -> None:
+    heartbeats, beats = Heartbeats(VirtualClock(), ()), list[str]()
+
+    class Store(StateStore):
+        def write(self, value: object, **facts: Any) -> StateInfo:
+            beats.append(heartbeats["pamiq-saver"].beat.activity.kind)
+            return StateInfo(1, 0.0, {}, 0, 0)
+
+    system = fed_system()
+    compiled = pj.compile_system(system)
+    saver = Saver(
+        Store(tmp_path),
+        keep=latest_n(1),
+        policy=None,
+        on_error=lambda error: None,
+        on_free=lambda: beats.append(heartbeats["pamiq-saver"].beat.activity.kind),
+        heartbeats=heartbeats,
+    )
+    future = saver.ask()
+    saver.begin(first_cut(compiled), Progress(), {}, {}, {})
+    assert future.result(PATIENCE).number == 1
+    assert saver.close(PATIENCE)
+    assert beats == ["saving", "saving", "sleeping"]  # buffers may change again; it is written; the next one may begin
+    assert [name for name, _ in heartbeats.pulses] == []
+
+
 def process_of(run: pj.Run) -> subprocess.Popen[bytes]:
     saver = run._workers.saving.saver
     assert saver is not None
@@ -246,7 +276,11 @@ def handler_put_back() -> Iterator[None]:
     """Put back what the main thread alone may: a run that is dropped ends on another one."""
     before = signal.getsignal(signal.SIGTERM)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signals = TerminationSignals(None, lambda: None)
+    assert signals.install()
+    signals.restore()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("handler_put_back")

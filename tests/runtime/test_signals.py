@@ -42,6 +42,15 @@ with pj.launch(fed_system(), directory=sys.argv[1], on_transition=on_transition)
         print("finally", run.status.phase, flush=True)
 """
 
+_WAITS_FOR_THE_END = """
+run = pj.launch(fed_system(), directory=sys.argv[1], on_transition=on_transition)
+run.wait_until_ready()
+print("ready", flush=True)
+run.wait()
+print("after", flush=True)
+sys.exit(5)
+"""
+
 _HANGS = """
 class Hanging(HeldWorld):
     def observe(self):
@@ -72,6 +81,13 @@ class TestProcess:
             assert read(process) == "ready"
             process.terminate()
             assert (read(process), read(process)) == ("stopping", "finally stopped")
+            assert process.wait(PATIENCE) == 0
+
+    def test_who_waits_for_the_end_leaves_with_0_whatever_comes_after(self, tmp_path: Path) -> None:
+        with start(_LAUNCH + _WAITS_FOR_THE_END, str(tmp_path)) as process:
+            assert read(process) == "ready"
+            process.terminate()
+            assert (read(process), read(process)) == ("stopping", "")
             assert process.wait(PATIENCE) == 0
 
     def test_a_second_one_ends_a_stop_that_hangs(self, tmp_path: Path) -> None:
