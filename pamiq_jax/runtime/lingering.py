@@ -11,7 +11,7 @@ import jax
 
 from pamiq_jax.types import Metrics
 
-MOST_SECONDS = 0.03
+MOST_SECONDS = 0.012
 LEAD_SECONDS = 0.001
 LEAD_SHARE = 0.1
 """The next chunk is handed over so long before the end, or such a share of a chunk: a pause waits so much longer."""
@@ -27,7 +27,7 @@ def longest_chunk(budget_seconds: float) -> float:
 
     Example:
         >>> [round(longest_chunk(milliseconds / 1000) * 1000, 2) for milliseconds in (1, 5, 20, 100)]
-        [0.5, 4.0, 18.18, 100.0]
+        [0.5, 4.0, 20.0, 100.0]
     """
     if budget_seconds > MOST_SECONDS:
         return budget_seconds
@@ -86,7 +86,7 @@ class Lingering:
         """Return how long a chunk takes, now that there was one more: what takes longer was perhaps disturbed."""
         if self._was_late:  # it has taken less than there was between the two
             return known * (1 - LEAD_SHARE)
-        return known + (0.5 if taken < known else 0.1) * (taken - known)
+        return known + (0.3 if taken < known else 0.1) * (taken - known)
 
     def finish(self) -> None:
         """Wait for the last chunk to its end. If it has failed, the next tick finds that out too, and says so."""
