@@ -30,9 +30,9 @@ def _params(count: int, leaves: int = LEAVES[0]) -> dict[str, dict[str, jax.Arra
 
 
 def _publisher(params: dict[str, dict[str, jax.Array]]) -> Callable[[], None]:
-    """Return what publishes one of two trees, never the one that is published already."""
-    store = pj.SnapshotStore(params)
-    others = itertools.cycle([params, jax.block_until_ready(jax.tree.map(jnp.copy, params))])
+    """Return what publishes one of two results of one program, as a trainer's are, never the one that is published."""
+    program = jax.jit(lambda params: jax.tree.map(jnp.copy, params)).lower(params).compile()
+    store, others = pj.SnapshotStore(params), itertools.cycle(jax.block_until_ready([program(params), program(params)]))
     return lambda: _publish_next(store, others)
 
 
