@@ -20,8 +20,10 @@ CAUSES: dict[str, str] = {
     "more than the rest. Of that, a key folded for each position is 1 us, where the others split keys once for all; "
     "importance weights, which the tree written out lacks, are 1 us.",
     "guard": "the state is kept twice, and one of the two selected after each step.",
-    "train_throughput": "the next chunk is handed over a millisecond before one ends; where other work on the cores "
+    "train_throughput": "the next chunk is handed over two milliseconds before one ends; where other work on the cores "
     "makes chunks of one kind take now more, now less, it sometimes comes too late, and the device waits for it.",
+    "pure_jax": "it was 0.97 to 1.03 in other runs; within this row both sides vary by a fifth. Beside the reference's "
+    "work a tick counts, asks the conditions and keeps what a run must keep to be gone on with.",
     "prefetch": "two cores that training keeps busy leave nothing to hide behind; see "
     "[the core, decided](design/core.md).",
     "checkpoint_stall": "two cores: a bare process of low priority that hashes, writes and syncs as many blocks while "

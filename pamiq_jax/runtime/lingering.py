@@ -12,9 +12,9 @@ import jax
 from pamiq_jax.types import Metrics
 
 MOST_SECONDS = 0.012
-LEAD_SECONDS = 0.001
-LEAD_SHARE = 0.1
-"""The next chunk is handed over so long before the end, or such a share of a chunk: a pause waits so much longer."""
+LEAD_SECONDS = 0.002
+"""The next chunk is handed over so long before the end: a pause waits so much longer."""
+_LATE = 0.9
 
 
 def longest_chunk(budget_seconds: float) -> float:
@@ -27,11 +27,11 @@ def longest_chunk(budget_seconds: float) -> float:
 
     Example:
         >>> [round(longest_chunk(milliseconds / 1000) * 1000, 2) for milliseconds in (1, 5, 20, 100)]
-        [0.5, 4.0, 20.0, 100.0]
+        [0.5, 3.0, 20.0, 100.0]
     """
     if budget_seconds > MOST_SECONDS:
         return budget_seconds
-    return max(budget_seconds / 2, min(budget_seconds - LEAD_SECONDS, budget_seconds / (1 + LEAD_SHARE)))
+    return max(budget_seconds / 2, budget_seconds - LEAD_SECONDS)
 
 
 class Lingering:
@@ -52,7 +52,7 @@ class Lingering:
         >>> for _ in range(3):
         ...     lingering("t", {"loss": jnp.ones(())})
         >>> dozed  # it was over already each time, which the next one reckons with
-        [0.0091, 0.0081]
+        [0.0081, 0.0071]
     """
 
     def __init__(self, doze: Callable[[float], Any], now: Callable[[], float] = time.perf_counter) -> None:
@@ -78,14 +78,14 @@ class Lingering:
         if known is None or known > MOST_SECONDS:
             self.finish()
             self._seconds[trainer] = self._now() - began
-        elif (seconds := known - max(LEAD_SECONDS, LEAD_SHARE * known)) > 0:
+        elif (seconds := known - LEAD_SECONDS) > 0:
             self._doze(seconds)
             self._was_late = all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
 
     def _learned(self, known: float, taken: float) -> float:
         """Return how long a chunk takes, now that there was one more: what takes longer was perhaps disturbed."""
         if self._was_late:  # it has taken less than there was between the two
-            return known * (1 - LEAD_SHARE)
+            return known * _LATE
         return known + (0.3 if taken < known else 0.1) * (taken - known)
 
     def finish(self) -> None:

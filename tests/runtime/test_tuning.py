@@ -220,7 +220,7 @@ class TestLaunch:
         pj.run_lockstep(TestOtherLengths().system(24), 9, directory=tmp_path, save=pj.every_versions(1))
         with pj.launch(self.system(), directory=tmp_path, resume=True, latency_budget_ms=8) as run:
             run.wait_until_ready(PATIENCE)
-            assert run.system.trainers["fit"].chunk == 6  # a millisecond is for the rest of the chunk before
+            assert run.system.trainers["fit"].chunk == 6  # two milliseconds are for the rest of the chunk before
 
     def test_a_replay_takes_the_tuned_lengths(self, tmp_path: Path, a_step_takes_1_ms: Any) -> None:
         with pj.launch(self.system(), directory=tmp_path, record=True, latency_budget_ms=8) as run:
