@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jaxlib.version
 
+from pamiq_jax.runtime.program_cache import default_directory
+
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _ENVIRONMENT = ("XLA_FLAGS", "JAX_PLATFORMS", "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHON_GIL")
@@ -38,6 +40,7 @@ class Seen(NamedTuple):
         has_nvidia: whether there is the driver of an NVIDIA GPU.
         cache_directory: of JAX's compilation cache; None if there is none.
         cache_least_seconds: programs that compile faster are not kept there.
+        is_cache_enabled: whether anything is kept at all.
         environment: variables that decide over threads, flags and memory, where they are set.
         slow_settings: the settings of JAX that are on and slow everything down.
         has_gil: whether this interpreter runs one thread at a time.
@@ -53,6 +56,7 @@ class Seen(NamedTuple):
     has_nvidia: bool
     cache_directory: str | None
     cache_least_seconds: float
+    is_cache_enabled: bool
     environment: Mapping[str, str]
     slow_settings: tuple[str, ...]
     has_gil: bool
@@ -113,7 +117,8 @@ def look() -> Seen:
         quota_cores=quota_cores(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         has_nvidia=Path("/proc/driver/nvidia/version").exists(),
-        cache_directory=settings.jax_compilation_cache_dir if settings.jax_enable_compilation_cache else None,
+        cache_directory=settings.jax_compilation_cache_dir,
+        is_cache_enabled=bool(settings.jax_enable_compilation_cache),
         cache_least_seconds=float(settings.jax_persistent_cache_min_compile_time_secs),
         environment={name: os.environ[name] for name in (*_ENVIRONMENT, *_THREAD_LIMITS) if name in os.environ},
         slow_settings=tuple(name for name in _SLOW_SETTINGS if getattr(settings, name, False)),
@@ -180,7 +185,7 @@ def _core_advice(seen: Seen) -> list[str]:
 
 
 def _cache_advice(seen: Seen) -> list[str]:
-    if seen.cache_directory is not None and seen.cache_least_seconds > 0:
+    if seen.is_cache_enabled and seen.cache_directory is not None and seen.cache_least_seconds > 0:
         return [
             f"The compilation cache keeps nothing that compiles in less than {_number(seen.cache_least_seconds)} s, "
             "which most programs of a small system do: JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0"
@@ -209,7 +214,9 @@ def describe(seen: Seen) -> str:
     cores = f"{seen.cores}, of which this process may use {seen.allowed_cores}"
     if seen.quota_cores is not None:
         cores += f", for the time of {_number(seen.quota_cores)} (control group)"
-    none = "none is set, so `launch` keeps programs in ~/.cache/pamiq_jax"
+    none = f"none is set, so `launch` keeps programs in {default_directory()}"
+    if not seen.is_cache_enabled:
+        none = "off, by jax_enable_compilation_cache; nothing is kept"
     cache = f"{seen.cache_directory}, from {_number(seen.cache_least_seconds)} s of compiling on"
     variables = [f"{name}={value}" for name, value in seen.environment.items()]
     lines = [
@@ -219,7 +226,7 @@ def describe(seen: Seen) -> str:
         f"load: {'unknown' if seen.load is None else _number(seen.load)}",
         f"threads: {'one at a time in Python (GIL)' if seen.has_gil else 'Python without the GIL'}",
         f"flags and limits: {', '.join(variables) or 'none set'}",
-        f"compilation cache: {none if seen.cache_directory is None else cache}",
+        f"compilation cache: {none if seen.cache_directory is None or not seen.is_cache_enabled else cache}",
     ]
     found = advice(seen)
     lines += ["", "to change:" if found else "nothing to change", *(f"- {line}" for line in found)]

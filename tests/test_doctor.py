@@ -10,6 +10,7 @@ import pytest
 
 from pamiq_jax import cli
 from pamiq_jax.doctor import Seen, advice, describe, look, quota_cores
+from pamiq_jax.runtime.program_cache import default_directory
 
 FINE = Seen(
     versions={"Python": "3.12", "jax": "0.12"},
@@ -22,6 +23,7 @@ FINE = Seen(
     has_nvidia=False,
     cache_directory="cache",
     cache_least_seconds=0.0,
+    is_cache_enabled=True,
     environment={},
     slow_settings=(),
     has_gil=True,
@@ -121,4 +123,6 @@ def test_settings_of_jax_are_seen() -> None:
 def test_without_a_place_for_programs_it_says_where_launch_keeps_them() -> None:
     seen = FINE._replace(cache_directory=None)
     assert advice(seen) == []
-    assert "compilation cache: none is set, so `launch` keeps programs in ~/.cache/pamiq_jax" in describe(seen)
+    assert f"compilation cache: none is set, so `launch` keeps programs in {default_directory()}" in describe(seen)
+    off = describe(seen._replace(is_cache_enabled=False))
+    assert "compilation cache: off, by jax_enable_compilation_cache; nothing is kept" in off

@@ -86,8 +86,9 @@ def launch(
         record: write down what the training thread is told and does, for `replay`, and all records with it.
         history: how many moments after a publication `run.history` keeps: published parameters and the trainers' whole
             states. Nothing of a trainer's state is donated then.
-        latency_budget_ms: how long a chunk of steps may take, in milliseconds: before READY each trainer's is tuned as
-            `tune_chunks` does, and `run.status.trainers[...].chunk_reason` says why. None leaves them as they are.
+        latency_budget_ms: how long an action may wait for a device that trains too, in milliseconds: before READY each
+            trainer's chunk is tuned to it as by `tune_chunks`; `run.system` has the lengths, `run.status`'s
+            `chunk_reason` says why. None leaves them as they are.
 
     Raises:
         InvalidValueError: a time scale or a latency budget of 0 or less, or saving or recording without a directory;

@@ -29,7 +29,7 @@ def longest_chunk(budget_seconds: float) -> float:
         >>> [round(longest_chunk(milliseconds / 1000) * 1000, 2) for milliseconds in (1, 5, 20, 100)]
         [0.5, 3.0, 20.0, 100.0]
     """
-    if budget_seconds > MOST_SECONDS:
+    if budget_seconds > MOST_SECONDS + LEAD_SECONDS:
         return budget_seconds
     return max(budget_seconds / 2, budget_seconds - LEAD_SECONDS)
 

@@ -17,7 +17,7 @@ from pamiq_jax.runtime.lingering import longest_chunk
 from pamiq_jax.runtime.programs import Compiled
 from pamiq_jax.runtime.system import Schedule, System
 
-_ROUNDS = 3
+_ROUNDS = 6
 _LEAST_CALLS, _MOST_SECONDS = 5, 0.25
 
 
@@ -92,9 +92,17 @@ def tuned(
             name: _longest(system.trainers[name].steps, budget / (seconds[name] / length))
             for name, length in lengths.items()
         }
-        if number > 0:  # what was too short by chance stays short; else lengths could go up and down for ever
+        # What nearly fits grows no more, else lengths could go up and down for ever. The first chunks are short, and
+        # most of their time may be the call's: so those that take less than half of what they may are looked at again.
+        longest = {
+            name: min(longest[name], length) if number > 0 and seconds[name] > budget / 2 else longest[name]
+            for name, length in lengths.items()
+        }
+        if number == _ROUNDS - 1:
             longest = {name: min(longest[name], length) for name, length in lengths.items()}
+            seconds = {name: seconds[name] * longest[name] / length for name, length in lengths.items()}
         if longest == lengths or number == _ROUNDS - 1:
+            lengths = longest
             break
         lengths = longest
     reasons = {
@@ -152,4 +160,8 @@ def _reason(schedule: Schedule, length: int, milliseconds: float, budget: float)
     what = "a whole run" if length == schedule.steps else f"a chunk of {length} steps" if length > 1 else "a step"
     longer = [size for size in range(length + 1, schedule.steps + 1) if schedule.steps % size == 0][:1]
     next_one = f"; the next divisor of {schedule.steps} is {longer[0]}" if longer else ""
-    return f"{what} takes {milliseconds:.2f} ms, the budget is {budget:g} ms{next_one}"
+    ahead = budget - 1000 * longest_chunk(budget / 1000)
+    for_others = (
+        f", of which {ahead:g} ms are for the rest of the chunk before" if length < schedule.steps and ahead else ""
+    )
+    return f"{what} takes {milliseconds:.2f} ms, the budget is {budget:g} ms{for_others}{next_one}"

@@ -58,7 +58,7 @@ class Workers:
         recorder: notes what the training thread is told and does; None for no recording.
         faults: what becomes of a trainer that fails.
         history: keeps the last moments.
-        latency_budget_ms: how long chunks may take; None leaves their lengths as they are.
+        latency_budget_ms: how long an action may wait for the device; None leaves chunks as they are.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def test_a_step_that_is_longer_than_the_budget_is_a_chunk_and_said(a_step_takes_
     tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=4)), latency_budget_ms=0.5)
     assert tuned.trainers["t"].chunk == 1
     assert tuned.trainers["t"].chunk_reason == (
-        "a step takes 1.00 ms, the budget is 0.5 ms; the next divisor of 4 is 2"
+        "a step takes 1.00 ms, the budget is 0.5 ms, of which 0.25 ms are for the rest of the chunk before; "
+        "the next divisor of 4 is 2"
     )
 
 
@@ -70,10 +72,19 @@ def test_what_is_said_or_not_compiled_stays(a_step_takes_1_ms: list[dict[str, in
 
 
 def test_it_settles_where_measurements_go_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([0.016, 0.2, 0.001])
+    seconds = itertools.chain([0.016], itertools.cycle([0.2, 0.001]))
     monkeypatch.setattr(tuning, "_chunk_seconds", lambda system, compile_it, names: {"t": next(seconds)})
     tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=64)), latency_budget_ms=64)
     assert tuned.trainers["t"].chunk == 16
+
+
+def test_what_a_call_takes_does_not_keep_chunks_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(system: pj.System, compile_it: Any, names: Any) -> dict[str, float]:
+        return {name: 130e-6 + 0.55e-6 * system.trainers[name].chunk for name in names}
+
+    monkeypatch.setattr(tuning, "_chunk_seconds", seconds)
+    tuned = pj.tune_chunks(system_of(t=scheduled(adding("t"), steps=2000)), latency_budget_ms=5)
+    assert tuned.trainers["t"].chunk_reason == "a whole run takes 1.23 ms, the budget is 5 ms"
 
 
 def test_a_real_one_runs_and_says_why() -> None:
