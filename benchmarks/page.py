@@ -24,11 +24,14 @@ _HEADLINES = {"name", "ours", "reference", "reference_name", "ratio", "unit", "g
 _INTRODUCTION = """# Speed, measured
 
 Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a
-smaller one of the same kind. Each side is run at least five times, by turns, after one run that does not count; the
-figures are medians, with the least and the greatest. A reference is the shortest good program that does the same.
+smaller one of the same kind. Both sides of a row are run at least five times, by turns, after one run that does not
+count; the figures are medians, with the least and the greatest. A reference is the shortest good program that does the
+same. What stands under "Further figures" is measured less often: peers after ours, the side conditions of
+`inference_latency` twice (while saving, only ours saves: the bare program has nothing to save with).
 
-`ratio` is ours over the reference. What misses its goal says why below. A row marked "quick" was measured small, to see
-that it works: there is little to be read from it.
+`ratio` is ours over the reference; of `publish` and `tick_overhead` both are ours, the slowest and the fastest case.
+`memory` is of a run that saves nothing. What misses its goal says why below. A row marked "quick" was measured small,
+to see that it works: there is little to be read from it.
 """
 
 
