@@ -140,6 +140,7 @@ class Engine:
             "pamiq-watchdog": self.watchdog.close,
             "pamiq-saver": self.workers.saving.close,
             "pamiq-recorder": self.workers.close_recorder,
+            "pamiq-signals-wake": self.signals.close,
         }
 
     def _reporting(self, thread: str) -> Callable[[Exception], None]:

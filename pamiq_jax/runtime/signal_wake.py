@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -31,17 +32,19 @@ class MainWaker:
         >>> waker.install()
         True
         >>> waker.end()
+        True
         >>> waker.put_back()
     """
 
     def __init__(self, numbers: Iterable[int], pokes_seconds: Iterable[float] = _POKES_SECONDS) -> None:
         self._numbers, self._pokes_seconds = frozenset(numbers), tuple(pokes_seconds)
         self._pipe: tuple[int, int] | None = None
+        self._has_ended = False
         self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def install(self) -> bool:
         """Begin, and return whether that was possible. Called from the main thread."""
-        if signal.getsignal(signal.SIGURG) is not signal.SIG_DFL:
+        if self._has_ended or signal.getsignal(signal.SIGURG) is not signal.SIG_DFL:
             return False
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -54,13 +57,23 @@ class MainWaker:
         self._before = signal.signal(signal.SIGURG, lambda number, frame: None)
         self._thread = threading.Thread(target=self._watch, args=(read_end,), name="pamiq-signals-wake", daemon=True)
         self._thread.start()
+        if self._has_ended:  # meanwhile: there is nothing left to be woken for
+            self.end()
         return True
 
-    def end(self) -> None:
-        """End the thread. Called from any thread."""
-        if self._pipe is not None:
+    def end(self, timeout: float | None = None) -> bool:
+        """End the thread, and return whether it has ended in time. Called from any thread, as often as one likes.
+
+        Args:
+            timeout: seconds; None waits as long as the pokes last.
+        """
+        self._has_ended = True
+        if self._pipe is None:
+            return True
+        with contextlib.suppress(BlockingIOError):  # full: it has long been told
             os.write(self._pipe[1], _END)
-            self._thread.join()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def put_back(self) -> None:
         """Put back what was there before. Called from the main thread, after `end`."""

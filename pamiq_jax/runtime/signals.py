@@ -111,6 +111,14 @@ class TerminationSignals:
         if threading.current_thread() is threading.main_thread():
             self._put_back()
 
+    def close(self, timeout: float) -> bool:
+        """End the thread that wakes the main thread, and return whether it has ended. The handlers stay.
+
+        Args:
+            timeout: seconds.
+        """
+        return self._waker.end(timeout)
+
     def _put_back(self) -> None:
         self._waker.put_back()
         for number in tuple(self._before):
