@@ -214,10 +214,11 @@ def describe(seen: Seen) -> str:
     cores = f"{seen.cores}, of which this process may use {seen.allowed_cores}"
     if seen.quota_cores is not None:
         cores += f", for the time of {_number(seen.quota_cores)} (control group)"
-    none = f"none is set, so `launch` keeps programs in {default_directory()}"
-    if not seen.is_cache_enabled:
-        none = "off, by jax_enable_compilation_cache; nothing is kept"
     cache = f"{seen.cache_directory}, from {_number(seen.cache_least_seconds)} s of compiling on"
+    if not seen.is_cache_enabled:
+        cache = "off, by jax_enable_compilation_cache; nothing is kept"
+    elif seen.cache_directory is None:
+        cache = f"none is set, so `launch` keeps programs in {default_directory()}"
     variables = [f"{name}={value}" for name, value in seen.environment.items()]
     lines = [
         "versions: " + ", ".join(f"{name} {version}" for name, version in seen.versions.items()),
@@ -226,7 +227,7 @@ def describe(seen: Seen) -> str:
         f"load: {'unknown' if seen.load is None else _number(seen.load)}",
         f"threads: {'one at a time in Python (GIL)' if seen.has_gil else 'Python without the GIL'}",
         f"flags and limits: {', '.join(variables) or 'none set'}",
-        f"compilation cache: {none if seen.cache_directory is None or not seen.is_cache_enabled else cache}",
+        f"compilation cache: {cache}",
     ]
     found = advice(seen)
     lines += ["", "to change:" if found else "nothing to change", *(f"- {line}" for line in found)]

@@ -15,12 +15,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pamiq_jax.checkpoint.blocks import BlockStore, DamagedBlockError
-from pamiq_jax.checkpoint.files import LOCAL_FILES, Files
+from pamiq_jax.checkpoint.files import LOCAL_FILES, Files, before_each_file
 
 NICENESS = 10
 """So little of a core is asked for while others want it; and yet a last save before the end of a process gets on."""
@@ -100,17 +100,13 @@ class Server:
         """
         parent = os.getppid()
 
-        def resting(operation: Callable[..., Any]) -> Callable[..., Any]:
-            def rested(*arguments: Any) -> Any:
-                if self._rest_seconds:
-                    time.sleep(self._rest_seconds)
-                if os.getppid() != parent:  # on Windows it stays the same, and the pipe's end is noticed later
-                    os._exit(0)
-                return operation(*arguments)
+        def rest() -> None:
+            if self._rest_seconds:
+                time.sleep(self._rest_seconds)
+            if os.getppid() != parent:  # on Windows it stays the same, and the pipe's end is noticed later
+                os._exit(0)
 
-            return rested
-
-        return files._replace(create=resting(files.create), remove=resting(files.remove))
+        return before_each_file(files, rest)
 
 
 def main() -> None:

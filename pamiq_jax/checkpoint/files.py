@@ -56,6 +56,20 @@ def write_durably(files: Files, path: Path, data: memoryview) -> None:
         files.close(descriptor)
 
 
+def before_each_file(files: Files, act: Callable[[], object]) -> Files:
+    """Return file operations that do something before each file that is made or removed."""
+
+    def create(path: Path) -> int:
+        act()
+        return files.create(path)
+
+    def remove(path: Path) -> None:
+        act()
+        files.remove(path)
+
+    return files._replace(create=create, remove=remove)
+
+
 def make_missing(files: Files, directory: Path) -> bool:
     """Make a directory and the parents it lacks, and return whether there was anything to make."""
     if files.size(directory) is not None:

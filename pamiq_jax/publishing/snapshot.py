@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, override
 
@@ -31,10 +32,6 @@ class PublishedParams(Mapping[str, Params]):
     def __init__(self, params: Mapping[str, Params]) -> None:
         known: dict[str, tuple[list[Any], Any]] = params._models if isinstance(params, PublishedParams) else {}
         self._models = dict(known) or {name: jax.tree.flatten(model) for name, model in params.items()}
-        self._leaves = self._listed()
-
-    def _listed(self) -> tuple[Any, ...]:
-        return tuple(leaf for name in sorted(self._models) for leaf in self._models[name][0])
 
     def flat(self, name: str) -> tuple[list[Any], Any]:
         """Return a model's leaves, not to be changed, and its tree.
@@ -44,16 +41,15 @@ class PublishedParams(Mapping[str, Params]):
         """
         return self._models[name]
 
-    @property
+    @functools.cached_property
     def leaves(self) -> tuple[Any, ...]:
         """All arrays, as `jax.tree.leaves` lists them."""
-        return self._leaves
+        return tuple(leaf for name in sorted(self._models) for leaf in self._models[name][0])
 
     def replaced(self, params: Mapping[str, Params]) -> PublishedParams:
         """Return these with some models replaced."""
         result = PublishedParams(self)
         result._models.update({name: jax.tree.flatten(model) for name, model in params.items()})
-        result._leaves = result._listed()
         return result
 
     @override

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
-from pamiq_jax.checkpoint.files import Files
+from pamiq_jax.checkpoint.files import Files, before_each_file
 
 REST_SECONDS = 0.005
 GIVE_WAY_SECONDS = 0.0005
@@ -22,13 +21,4 @@ def unhurried(files: Files, is_hurried: threading.Event) -> Files:
         files: the operations.
         is_hurried: no rest is taken once this is set.
     """
-
-    def create(path: Path) -> int:
-        is_hurried.wait(REST_SECONDS)
-        return files.create(path)
-
-    def remove(path: Path) -> None:
-        is_hurried.wait(REST_SECONDS)
-        files.remove(path)
-
-    return files._replace(create=create, remove=remove)
+    return before_each_file(files, lambda: is_hurried.wait(REST_SECONDS))
