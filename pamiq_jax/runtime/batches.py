@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -48,15 +49,16 @@ def compile_schedule(
     states = {key: buffers[source.buffer].state for key, source in schedule.sources.items()}
     on_host = {key for key, source in schedule.sources.items() if system.buffers[source.buffer].placement == "host"}
     sample = sample_function(system, schedule)
+    compile_with = functools.partial(
+        compile_trainer, trainer, state=run.state, steps=schedule.chunk, donates=donates, copies=schedule.has_chunks
+    )
     if not on_host:
-        return compile_trainer(
-            trainer, sample, run.state, states, steps=schedule.chunk, donates=donates, copies=schedule.has_chunks
-        )
+        return compile_with(sample=sample, buffer_state=states)
     if on_host != set(schedule.sources):
         raise InvalidValueError(
             f"trainer {name!r} data", sorted(on_host), "all of its buffers placed alike", "give them one `placement`"
         )
-    return _compile_with_host_data(trainer, sample, run, states, schedule, donates=donates)
+    return _compile_with_host_data(compile_with, sample, run, states, schedule.chunk)
 
 
 def sample_function(system: System, schedule: Schedule) -> SampleFn:
@@ -108,14 +110,14 @@ def data_of(drawn: Any) -> Any:
 
 
 def _compile_with_host_data(
-    trainer: Trainer[Any, Any], sample: SampleFn, run: TrainerRun, states: PyTree, schedule: Schedule, *, donates: bool
+    compile_with: Callable[..., TrainerPrograms[Any]], sample: SampleFn, run: TrainerRun, states: PyTree, steps: int
 ) -> TrainerPrograms[Any]:
     """Gather a chunk's batches on the host in one program, and move them to the trainer in one transfer.
 
     Both are only started: XLA's own threads do the work, and whoever reads the batches waits for them. A state that is
     donated meanwhile is written to only when the gathering is over, which XLA sees to.
     """
-    offsets = np.arange(schedule.chunk, dtype=np.int32)
+    offsets = np.arange(steps, dtype=np.int32)
 
     def draw(states: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
         return jax.vmap(lambda offset: sample(states, position + offset, rng_key))(offsets)
@@ -131,9 +133,7 @@ def _compile_with_host_data(
         return jax.device_put(program(states, np.int32(position), jax.device_put(rng_key, host)), device)
 
     batches = gather(states, 0, run.data_key)
-    programs = compile_trainer(
-        trainer, take, run.state, batches, steps=schedule.chunk, donates=donates, copies=schedule.has_chunks
-    )
+    programs = compile_with(sample=take, buffer_state=batches)
 
     def chunk(state: Any, batches: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
         return programs.chunk(state, batches, 0, rng_key)  # they begin at `position` already
