@@ -12,6 +12,7 @@ import numpy as np
 
 from pamiq_jax import trees
 from pamiq_jax.runtime.acting import ActFn, TellFn, check_action
+from pamiq_jax.runtime.inline import call_inline
 from pamiq_jax.runtime.interaction import FallbackFn
 from pamiq_jax.runtime.state import ActorState
 from pamiq_jax.types import Params, PyTree
@@ -66,7 +67,7 @@ class DeadlinePolicy:
         self._request: _Request | None = None
         self._answer: tuple[PyTree, PyTree, Mapping[str, Any] | None] | BaseException | None = None
         self._is_busy = self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=call_inline, args=(self._work,), name=name, daemon=True)
         self._thread.start()
 
     def act(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from pamiq_jax.runtime.deadline import DeadlinePolicy
 from pamiq_jax.runtime.failures import named_hook, worker_error
 from pamiq_jax.runtime.heartbeat import CLOSE, ON_INTERACTION, RESET
 from pamiq_jax.runtime.infer import infer_tick
+from pamiq_jax.runtime.inline import call_inline
 from pamiq_jax.runtime.interaction import AGENT, Interaction
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Compiled, Programs, Ready
@@ -181,7 +183,8 @@ class InferenceWorker:
         self.actor = begin_interaction(self._system, self._name, self._seed, ready.compiled, ready.world(self._name))
         with self._with_deadline(ready.compiled.programs) as programs:
             self._ready = ready
-            self._tick_until_end(watched_interaction(programs, self._name, self._pulse), ready, self.actor)
+            watched = watched_interaction(programs, self._name, self._pulse)
+            call_inline(functools.partial(self._tick_until_end, watched, ready, self.actor))
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()

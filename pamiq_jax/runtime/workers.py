@@ -19,6 +19,7 @@ from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.heartbeat import COMPILING, SCHEDULING
 from pamiq_jax.runtime.history import History
 from pamiq_jax.runtime.inferring import InferenceWorker
+from pamiq_jax.runtime.inline import inline_program
 from pamiq_jax.runtime.lingering import Lingering
 from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.program_cache import kept_programs
@@ -164,6 +165,7 @@ class Workers:
                 self._told_by = self.recorder.begin(ready, self.learner, self.clock)
         self._begin_quarantined(self.learner)
         self.ready = ready.begun()
+        inline_program()
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
 

@@ -1,0 +1,91 @@
+"""Have what a thread asks of JAX computed on the CPU by that thread itself, and not by one of XLA's."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental import io_callback
+
+# JAX lets 32 programs be under way on a device, and a thread in `call_inline` is one of them.
+_PLACES = threading.BoundedSemaphore(8)
+_THREAD = threading.local()
+
+
+def call_inline(function: Callable[[], Any]) -> None:
+    """Call a function; programs that it calls on the CPU are computed by the calling thread, while it waits.
+
+    XLA hands a program on the CPU to a thread of its own, whose waking takes longer than a small policy: on the machine
+    of docs/benchmarks.md 95 us instead of 14, unless the last program ended less than 10 us ago. The exception is what
+    is called from within a host callback: that it computes at once, as another thread might wait for the callback. So
+    the function is called from one. Where there is no place for that (the ninth thread at a time; JAX without a CPU),
+    or should JAX do otherwise some day, it is merely called.
+
+    Args:
+        function: is called once. What it raises is raised here.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> squares = []
+        >>> call_inline(lambda: squares.append(int(jnp.square(3))))
+        >>> squares
+        [9]
+    """
+    program = inline_program()
+    if program is None or not _PLACES.acquire(blocking=False):
+        function()
+        return
+    try:
+        call = _Call(function)
+        _THREAD.call = call
+        program()
+    finally:
+        _THREAD.call = None
+        _PLACES.release()
+    if not call.has_begun:
+        function()
+    if call.error is not None:
+        raise call.error
+
+
+class _Call:
+    """A function to be called within a callback, and what it raised there: JAX would log that and raise another."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function, self._device = function, jax.config.jax_default_device
+        self.has_begun = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        self.has_begun = True
+        try:
+            with jax.default_device(self._device):  # within a callback it is the CPU, and programs compiled for it
+                self._function()
+        except BaseException as error:
+            self.error = error
+
+
+def _run_call() -> None:
+    """Run the calling thread's call. Another thread has none: there it does nothing."""
+    call: _Call | None = getattr(_THREAD, "call", None)
+    if call is not None:
+        call.run()
+
+
+@functools.cache
+def inline_program() -> Callable[[], Any] | None:
+    """Return the program that `call_inline` calls, compiled for this process; None if JAX has no CPU.
+
+    Example:
+        >>> inline_program() is inline_program()
+        True
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    with jax.default_device(cpu):
+        return jax.jit(lambda: io_callback(_run_call, None)).lower().compile()
