@@ -14,6 +14,7 @@ from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.runtime.state import BufferRun, TrainerRun
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer
+from pamiq_jax.trainer.compile import NO_RUN, sample_at
 from pamiq_jax.trainer.priorities import PRIORITIES, Drawn, RecordPriorities, split_drawn
 from pamiq_jax.types import PyTree
 
@@ -117,25 +118,27 @@ def _compile_with_host_data(
     Both are only started: XLA's own threads do the work, and whoever reads the batches waits for them. A state that is
     donated meanwhile is written to only when the gathering is over, which XLA sees to.
     """
-    offsets = np.arange(steps, dtype=np.int32)
+    offsets = np.array([(offset, 0) for offset in range(steps)], np.int32)
 
-    def draw(states: PyTree, position: jax.Array, rng_key: jax.Array) -> PyTree:
-        return jax.vmap(lambda offset: sample(states, position + offset, rng_key))(offsets)
+    def draw(states: PyTree, place: jax.Array, rng_key: jax.Array) -> PyTree:
+        return jax.vmap(lambda offset: sample_at(sample)(states, place + offset, rng_key))(offsets)
 
     def take(batches: PyTree, position: jax.Array, rng_key: jax.Array, /) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[position], batches)
 
     host = next(iter(jax.tree.leaves(states)[0].devices()))
     device = next(iter(run.data_key.devices()))
-    program = jax.jit(draw).lower(states, np.int32(0), jax.device_put(run.data_key, host)).compile()
+    place = np.array([0, NO_RUN], np.int32)
+    program = jax.jit(draw).lower(states, place, jax.device_put(run.data_key, host)).compile()
 
-    def gather(states: PyTree, position: Any, rng_key: jax.Array, /) -> PyTree:
-        return jax.device_put(program(states, np.int32(position), jax.device_put(rng_key, host)), device)
+    def gather(states: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /) -> PyTree:
+        place = np.array([position, run], np.int32)
+        return jax.device_put(program(states, place, jax.device_put(rng_key, host)), device)
 
     batches = gather(states, 0, run.data_key)
     programs = compile_with(sample=take, buffer_state=batches)
 
-    def chunk(state: Any, batches: PyTree, position: Any, rng_key: jax.Array, /) -> Any:
+    def chunk(state: Any, batches: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /) -> Any:
         return programs.chunk(state, batches, 0, rng_key)  # they begin at `position` already
 
     return programs._replace(chunk=chunk, gather=gather)

@@ -103,7 +103,6 @@ def compile_system(
             for name in system.trainers
         },
         update=compile_updates(system, buffers, donates=donates),
-        fold_in=jax.jit(jax.random.fold_in).lower(base, np.int32(0)).compile(),
         check_donation=check_donation,
         faults=faults,
         skips={name: reader for name, run in runs.items() if (reader := skip_reader(run.state)) is not None},
@@ -126,7 +125,7 @@ def _first_run(system: System, name: str, base: jax.Array) -> TrainerRun:
     schedule = system.trainers[name]
     # All counters are there from the start, so that every saved state has the same names.
     last, after = dict.fromkeys(schedule.sources, Progress()), dict.fromkeys(schedule.after, 0)
-    return TrainerRun(state=state, data_key=data_key, run_key=data_key, last=last, after=after)
+    return TrainerRun(state=state, data_key=data_key, last=last, after=after)
 
 
 def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> tuple[dict[str, Params], dict[str, Params]]:

@@ -1,7 +1,11 @@
-"""Which fields the library's own records had when a state was written: one that came later begins with its default."""
+"""Which fields the library's own records had when a state was written: one that came later begins with its default.
+
+And one that is there no more is left out.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +28,9 @@ RECORDS: Mapping[str, Any] = {
     "scheduler": LearnerState,
     "snapshot": Snapshot,
 }
+
+# Fields of an earlier version that hold nothing which does not follow from others.
+_GONE = re.compile(r"\['trainers'\]\[(?:(?!\]\[).)+\]\['run_key'\]")
 
 
 def fields() -> dict[str, tuple[str, ...]]:
@@ -57,6 +64,19 @@ def later_leaves(template: PyTree, known: Fields) -> dict[str, Any]:
     }
     leaves = jax.tree_util.tree_flatten_with_path(template)[0]
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if _field_of(path) in later}
+
+
+def present_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored leaves, by name, without those of fields that this version has no more.
+
+    Args:
+        leaves: of a document, as they were stored.
+
+    Example:
+        >>> present_leaves({"['trainers']['fit']['runs']": 3, "['trainers']['fit']['run_key']": "a key"})
+        {"['trainers']['fit']['runs']": 3}
+    """
+    return {name: leaf for name, leaf in leaves.items() if _GONE.fullmatch(name) is None}
 
 
 def _field_of(path: Any) -> tuple[str, str] | None:

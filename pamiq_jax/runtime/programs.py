@@ -31,7 +31,6 @@ class Programs(NamedTuple):
         can_sample: `(buffer state) -> bool[]`, by the names of the buffers that need to be asked.
         trainers: by trainer name.
         update: what stores priorities, by the names of the buffers that take them and are learned from.
-        fold_in: `(key, number) -> key`, compiled.
         check_donation: whether each chunk proves that it deletes no published array.
         faults: what becomes of a trainer that fails.
         skips: `(state) -> updates in a row that its guards have skipped`, by the names of the trainers with guards.
@@ -44,7 +43,6 @@ class Programs(NamedTuple):
     can_sample: Mapping[str, Callable[[PyTree], jax.Array]]
     trainers: Mapping[str, TrainerPrograms[Any]]
     update: Mapping[str, UpdateFn]
-    fold_in: Callable[[jax.Array, Any], jax.Array]
     check_donation: bool
     faults: FaultPolicy = FAIL_FAST
     skips: Mapping[str, Callable[[Any], int]] = MappingProxyType({})

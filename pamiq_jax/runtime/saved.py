@@ -15,7 +15,7 @@ from pamiq_jax.data.pending import PendingRecords
 from pamiq_jax.errors import StateMismatchError, UnknownSchemaError
 from pamiq_jax.lifecycle import TrainerPhase
 from pamiq_jax.publishing import Snapshot
-from pamiq_jax.runtime.fields import fields, later_leaves, without
+from pamiq_jax.runtime.fields import fields, later_leaves, present_leaves, without
 from pamiq_jax.runtime.mismatch import system_mismatch
 from pamiq_jax.runtime.partial import Anew, adapted, find_anew
 from pamiq_jax.runtime.programs import Compiled
@@ -29,7 +29,7 @@ FORM = 1
 """Raised when the meaning of a stored value changes; older forms stay readable.
 
 A field with a default that is added to a record of `runtime.fields` needs no other form: a state that was written
-without it begins with its default.
+without it begins with its default. Nor does one that is taken away, if what it held follows from others.
 """
 
 
@@ -153,7 +153,7 @@ def restored_cut(
     _check_form(value, number)
     names = Renaming({} if rename is None else rename, value["leaves"])
     first = first_cut(compiled)
-    leaves = {names.leaf(name): leaf for name, leaf in value["leaves"].items()}
+    leaves = {names.leaf(name): leaf for name, leaf in present_leaves(value["leaves"]).items()}
     template = _document(first)
     later = {name: leaf for name, leaf in later_leaves(template, value.get("fields", {})).items() if name not in leaves}
     stored = {**leaves, **later}
@@ -289,7 +289,7 @@ def _prefetched(
         return None
     sources = compiled.programs.system.trainers[name].sources
     states = {key: learner.buffers[source.buffer].state for key, source in sources.items()}
-    batches, report = match(gather(states, 0, learner.trainers[name].run_key), stored, partial=partial)
+    batches, report = match(gather(states, 0, run.data_key), stored, partial=partial)
     return None if report.differences else batches  # what is drawn again is the same
 
 

@@ -25,7 +25,6 @@ class ScannedTrainer(NamedTuple):
 
     state: PyTree
     data_key: jax.Array
-    run_key: jax.Array
     is_training: jax.Array
     failure: jax.Array
     runs: jax.Array
@@ -143,7 +142,6 @@ def _scanned_trainer(run: TrainerRun) -> ScannedTrainer:
     return ScannedTrainer(
         run.state,
         run.data_key,
-        run.run_key,
         jnp.array(run.phase is TrainerPhase.TRAINING),
         _count(0),
         _count(run.runs),
@@ -202,7 +200,6 @@ def _trainer_run(run: ScannedTrainer, chunk: int) -> TrainerRun:
     return TrainerRun(
         run.state,
         run.data_key,
-        run.run_key,
         TrainerPhase.TRAINING if run.is_training else TrainerPhase.WAITING,
         int(run.runs),
         int(run.chunk),

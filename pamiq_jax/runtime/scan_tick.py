@@ -33,7 +33,7 @@ from pamiq_jax.runtime.scan_state import (
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.runtime.train import with_newest
 from pamiq_jax.trainer import needs_rollback
-from pamiq_jax.trainer.compile import scan_chunk
+from pamiq_jax.trainer.compile import drawing_key, scan_chunk
 from pamiq_jax.trainer.priorities import take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 
@@ -230,7 +230,8 @@ class TrainTick(NamedTuple):
         chunk = scan_chunk(schedule.trainer, sample_function(self.programs.system, schedule), schedule.chunk)
         if self.programs.system.goes_on(name):
             return chunk(run.state, states, run.steps, run.data_key)
-        return chunk(run.state, states, run.chunk * schedule.chunk, run.run_key)
+        rng_key = drawing_key(run.data_key, run.runs - 1)
+        return chunk(run.state, states, run.chunk * schedule.chunk, rng_key)
 
     def _advance(self, name: str, nothing: Trained, number: int) -> Trained:
         """Do one chunk, and what belongs before the first and after the last."""
@@ -268,7 +269,6 @@ class TrainTick(NamedTuple):
             state = trainer.receive(state, taken)
         return run._replace(
             state=trainer.setup(state),
-            run_key=jax.random.fold_in(run.data_key, run.runs),
             is_training=jnp.ones((), jnp.bool_),
             runs=run.runs + 1,
             chunk=jnp.zeros((), jnp.int32),

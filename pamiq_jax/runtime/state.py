@@ -71,8 +71,7 @@ class TrainerRun(NamedTuple):
 
     Attributes:
         state: the `TrainerState`; what the donation plan says is donated by the next chunk.
-        data_key: `key[]` of the trainer, from which each run's data key is folded.
-        run_key: `key[]` of the run under way.
+        data_key: `key[]` of the trainer, from which each run's is folded.
         phase: of the lifecycle.
         runs: runs that have been started.
         chunk: chunks done of the run under way.
@@ -91,7 +90,6 @@ class TrainerRun(NamedTuple):
 
     state: Any
     data_key: jax.Array
-    run_key: jax.Array
     phase: TrainerPhase = TrainerPhase.WAITING
     runs: int = 0
     chunk: int = 0

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from pamiq_jax.conditions import Progress, Wake
 from pamiq_jax.errors import WorkerError
@@ -33,6 +32,7 @@ from pamiq_jax.runtime.state import (
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_not_donated
 from pamiq_jax.trainer.addresses import check_alive
+from pamiq_jax.trainer.compile import NO_RUN
 from pamiq_jax.trainer.priorities import PRIORITIES, RecordPriorities, take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 
@@ -250,7 +250,6 @@ def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
         }
     return run._replace(
         state=work.trainer.setup(state),
-        run_key=work.programs.fold_in(run.data_key, np.int32(run.runs)),
         runs=run.runs + 1,
         chunk=0,
         chunk_steps=work.trainer.steps,
@@ -265,12 +264,12 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
         in_use = (dict(work.cells.store.latest.params), dict(learner.models))
         check_not_donated(in_use, trainer.plan.donated_part(run.state))
     buffers = {key: learner.buffers[source.buffer].state for key, source in work.schedule.sources.items()}
-    position, rng_key = _place(work, run)
+    position, number = _place(work, run)
     if trainer.gather is None:
         data = buffers
     else:
-        data = trainer.gather(buffers, position, rng_key) if run.prefetched is None else run.prefetched
-    state, metrics = trainer.chunk(run.state, data, position, rng_key)
+        data = trainer.gather(buffers, position, run.data_key, number) if run.prefetched is None else run.prefetched
+    state, metrics = trainer.chunk(run.state, data, position, run.data_key, number)
     prefetched = _prefetch(work, run, buffers, metrics)
     steps = run.steps + trainer.steps
     return run._replace(state=state, chunk=run.chunk + 1, steps=steps, prefetched=prefetched), metrics
@@ -291,15 +290,15 @@ def _prefetch(work: _Work, run: TrainerRun, buffers: PyTree, metrics: Metrics) -
     # Priorities name slots of the buffer: records that come in before they are stored would take their places.
     if trainer.gather is None or is_last or PRIORITIES in metrics:
         return None
-    position, rng_key = _place(work, run)
-    return trainer.gather(buffers, position + trainer.steps, rng_key)
+    position, number = _place(work, run)
+    return trainer.gather(buffers, position + trainer.steps, run.data_key, number)
 
 
-def _place(work: _Work, run: TrainerRun) -> tuple[int, jax.Array]:
-    """Return the number of the next chunk's first batch, and the key that the batches are drawn with."""
+def _place(work: _Work, run: TrainerRun) -> tuple[int, int]:
+    """Return the number of the next chunk's first batch, and that of the run that it counts from."""
     if work.programs.system.goes_on(work.name):
-        return run.steps, run.data_key
-    return run.chunk * work.trainer.steps, run.run_key
+        return run.steps, NO_RUN
+    return run.chunk * work.trainer.steps, run.runs - 1
 
 
 def _store(work: _Work, learner: LearnerState, given: Mapping[str, RecordPriorities]) -> LearnerState:

@@ -145,12 +145,12 @@ def _chunk_seconds(
         sources = system.trainers[name].sources.items()
         data = {key: compiled.learner.buffers[source.buffer].state for key, source in sources}
         if programs.gather is not None:
-            data = jax.block_until_ready(programs.gather(data, 0, run.run_key))
+            data = jax.block_until_ready(programs.gather(data, 0, run.data_key))
         state, times = run.state, list[float]()
         until = time.perf_counter() + _MOST_SECONDS
         while len(times) <= _LEAST_CALLS or time.perf_counter() < until:
             started = time.perf_counter()
-            state, _ = jax.block_until_ready(programs.chunk(state, data, 0, run.run_key))
+            state, _ = jax.block_until_ready(programs.chunk(state, data, 0, run.data_key))
             times.append(time.perf_counter() - started)
         result[name] = statistics.median(times[1:])  # the first one also warms up
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,45 @@ type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]
 type ChunkFn[S] = Callable[[S, PyTree, Any, jax.Array], tuple[S, Metrics]]
 """`(state, buffer_state, position, rng_key) -> (state, metrics)`: some steps, and their mean metrics.
 
-Of the state, what the plan calls donated is deleted. The buffer and the run's data key are only
+Of the state, what the plan calls donated is deleted. The buffer and the data key are only
 read; `position` is the number of batches of the run that came before. "priorities" are of every step.
 """
+
+NO_RUN = -1
+"""In the place of a run's number: batches are drawn with the key as it is."""
+
+
+class RunChunkFn[S](Protocol):
+    """A compiled `ChunkFn` that also takes the number of the run, which it folds into the key."""
+
+    def __call__(
+        self, state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /
+    ) -> tuple[S, Metrics]:
+        """Do some steps."""
+        ...
+
+
+class GatherFn(Protocol):
+    """Draws the batches of a chunk."""
+
+    def __call__(self, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /) -> PyTree:
+        """Return the batches `[steps, B, ...]`."""
+        ...
+
+
+def drawing_key(rng_key: jax.Array, run: Any) -> jax.Array:
+    """Return the key that a run's batches are drawn with; traced, so that a run costs no program for it.
+
+    Args:
+        rng_key: `key[]` of the trainer.
+        run: the run's number, int32 `[]`; `NO_RUN` for the key as it is.
+
+    Example:
+        >>> key = jax.random.key(0)
+        >>> bool(drawing_key(key, NO_RUN) == key), bool(drawing_key(key, 3) == jax.random.fold_in(key, 3))
+        (True, True)
+    """
+    return jnp.where(run == NO_RUN, rng_key, jax.random.fold_in(rng_key, run))
 
 
 class TrainerPrograms[S](NamedTuple):
@@ -37,17 +73,17 @@ class TrainerPrograms[S](NamedTuple):
     Attributes:
         steps: steps in a chunk.
         plan: what of the state a chunk donates.
-        gather: `(buffer_state, position, rng_key)` -> a chunk's batches, which `chunk` is given; None: it draws them.
+        gather: draws a chunk's batches, which `chunk` is given; None: it draws them itself.
         is_traced: whether a chunk is one program that calls no Python, so that nothing of the user's can fail in it.
     """
 
     setup: ChangeFn[S]
-    chunk: ChunkFn[S]
+    chunk: RunChunkFn[S]
     publish: PublishFn[S]
     teardown: ChangeFn[S]
     steps: int
     plan: DonationPlan
-    gather: Callable[[PyTree, Any, jax.Array], PyTree] | None = None
+    gather: GatherFn | None = None
     is_traced: bool = False
 
 
@@ -92,11 +128,12 @@ def compile_trainer[S](
     plan = explain_donation(trainer, state, donates=donates, copies=copies)
     rng_key = jax.random.key(0)
     if not trainer.compiled:
-        draw = jax.jit(sample).lower(buffer_state, np.int32(0), rng_key).compile()
+        place = np.array([0, NO_RUN], np.int32)
+        draw = jax.jit(sample_at(sample)).lower(buffer_state, place, rng_key).compile()
         if not donates:
             trainer = keeping(trainer)
         if trainer.warm_up:
-            warm_up(trainer, state, split_drawn(draw(buffer_state, np.int32(0), rng_key))[0])
+            warm_up(trainer, state, split_drawn(draw(buffer_state, place, rng_key))[0])
         chunk = python_chunk(trainer, draw, steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
@@ -114,6 +151,11 @@ def compile_trainer[S](
     )
 
 
+def sample_at(sample: SampleFn) -> Callable[[PyTree, Any, jax.Array], PyTree]:
+    """Return `(buffer_state, place, rng_key) -> batch`; place int32 `[2]` is the position and the run's number."""
+    return lambda buffer_state, place, rng_key: sample(buffer_state, place[0], drawing_key(rng_key, place[1]))
+
+
 def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> ChunkFn[S]:
     """Return a pure function, not compiled yet, that does `steps` times sample and step by `lax.scan`."""
 
@@ -129,13 +171,23 @@ def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> Chu
     return chunk
 
 
-def python_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> ChunkFn[S]:
-    """Return a function that does `steps` times sample and step in a Python loop, untraced."""
+def python_chunk[S](
+    trainer: Trainer[S, Any], draw: Callable[[PyTree, Any, jax.Array], PyTree], steps: int
+) -> RunChunkFn[S]:
+    """Return a function that does `steps` times draw and step in a Python loop, untraced.
 
-    def chunk(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
+    Args:
+        trainer: whose step.
+        draw: `sample_at`, compiled.
+        steps: how many.
+    """
+
+    def chunk(
+        state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /
+    ) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch, indices = split_drawn(sample(buffer_state, np.int32(position + offset), rng_key))
+            batch, indices = split_drawn(draw(buffer_state, np.array([position + offset, run], np.int32), rng_key))
             new_state, metrics = trainer.step(state, batch)
             _check_same_form("step", state, new_state)
             _check_scalars(metrics := with_indices(metrics, indices))
@@ -208,7 +260,7 @@ def _with_copies[S](setup: ChangeFn[S], plan: DonationPlan, state: S) -> ChangeF
 
 def _compile_chunk[S](
     chunk: ChunkFn[S], plan: DonationPlan, state: S, buffer_state: PyTree, rng_key: jax.Array, steps: int
-) -> tuple[ChunkFn[S], bool]:
+) -> tuple[RunChunkFn[S], bool]:
     """Return the compiled chunk, and whether it calls no Python."""
     treedef = jax.tree.structure(state)
     passing = _passing(chunk, plan, state, buffer_state, rng_key)
@@ -221,31 +273,37 @@ def _compile_chunk[S](
         leaves = jax.tree.leaves(state)
         return leaves, [leaves[place] for place in kept_places], [leaves[place] for place in donated_places]
 
-    def split_chunk(kept: Any, donated: Any, buffer_state: PyTree, position: jax.Array, rng_key: jax.Array) -> Any:
+    def split_chunk(kept: Any, donated: Any, buffer_state: PyTree, where: jax.Array, rng_key: jax.Array) -> Any:
         by_place = dict(zip([*kept_places, *donated_places], [*kept, *donated], strict=True))
-        state, metrics = chunk(treedef.unflatten(by_place[place] for place in places), buffer_state, position, rng_key)
+        state, (position, run) = treedef.unflatten(by_place[place] for place in places), where
+        state, metrics = chunk(state, buffer_state, position, drawing_key(rng_key, run))
         leaves, _, donated = split(state)
-        return [leaves[place] for place in returned], donated, metrics, position + steps
+        following = jnp.stack([position + steps, run]), jnp.stack([jnp.zeros_like(position), run + 1])
+        return [leaves[place] for place in returned], donated, metrics, following
 
-    # A number takes as long to get to the device as all the rest of a call; the next position is there already.
-    following: dict[int, jax.Array] = {}
+    # Numbers take as long to get to the device as all the rest of a call; those of the next chunk are there already.
+    following: dict[tuple[int, int], jax.Array] = {}
     jitted = jax.jit(split_chunk, donate_argnums=1)
-    traced = jitted.trace(*split(state)[1:], buffer_state, np.int32(0), rng_key)
+    traced = jitted.trace(*split(state)[1:], buffer_state, np.array([0, NO_RUN], np.int32), rng_key)
     program = traced.lower().compile()
 
-    def run(state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, /) -> tuple[S, Metrics]:
+    def call(
+        state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /
+    ) -> tuple[S, Metrics]:
         leaves, kept, donated = split(state)
         number = int(position)
-        first = following.get(number, np.int32(number))
+        where = following.get((number, run))
+        where = np.array([number, run], np.int32) if where is None else where
+        kept, donated, metrics, (same_run, next_run) = program(kept, donated, buffer_state, where, rng_key)
         following.clear()
-        kept, donated, metrics, following[number + steps] = program(kept, donated, buffer_state, first, rng_key)
+        following[number + steps, run], following[0, run + 1] = same_run, next_run
         for place, leaf in zip(returned, kept, strict=True):
             leaves[place] = leaf
         for place, leaf in zip(donated_places, donated, strict=True):
             leaves[place] = leaf
         return cast(S, treedef.unflatten(leaves)), metrics
 
-    return run, not calls_python(traced.jaxpr)
+    return call, not calls_python(traced.jaxpr)
 
 
 def _passing[S](

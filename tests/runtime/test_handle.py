@@ -17,7 +17,7 @@ def test_a_handle_says_how_its_trainer_is() -> None:
     workers: Any = SimpleNamespace(learner=None)
     handle = pj.TrainerHandle("fit", workers)
     assert repr(handle) == "TrainerHandle('fit', not compiled yet)"
-    run = TrainerRun(state=(), data_key=key, run_key=key, last={}, after={}, steps=12)
+    run = TrainerRun(state=(), data_key=key, last={}, after={}, steps=12)
     workers.learner = SimpleNamespace(trainers={"fit": run})
     assert repr(handle) == "TrainerHandle('fit', waiting, 12 steps)"
 

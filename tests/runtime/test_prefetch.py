@@ -114,7 +114,7 @@ def test_adding_right_after_a_gather_has_started_changes_none_of_its_bits() -> N
         compiled = pj.compile_system(fed_system(schedule, **parts))
     add, gather = compiled.programs.add["x"], compiled.programs.trainers["fit"].gather
     assert gather is not None
-    rng_key, state = compiled.learner.trainers["fit"].run_key, compiled.learner.buffers["x"].state
+    rng_key, state = compiled.learner.trainers["fit"].data_key, compiled.learner.buffers["x"].state
 
     def chunk(number: int) -> Chunk[Any]:
         values = np.random.default_rng(number).normal(size=(rows, 512)).astype(np.float32)

@@ -39,7 +39,7 @@ def assert_same_run(scanned: pj.ScannedResult, stepped: pj.LockstepResult) -> No
         other = scanned.learner.trainers[name]
         for field in COUNTERS:
             assert getattr(other, field) == getattr(run, field), field
-        assert_close((other.state, other.run_key), (run.state, run.run_key))
+        assert_close((other.state, other.data_key), (run.state, run.data_key))
     assert scanned.learner.turn == stepped.learner.turn
     assert scanned.buffers == stepped.buffers
     for name, buffer in stepped.learner.buffers.items():

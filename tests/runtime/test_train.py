@@ -98,14 +98,25 @@ class TestRun:
         # Published before teardown: (100 + 4) + 1000 + (100 + 4).
         np.testing.assert_array_equal(bench.cells.store.latest.params["policy"], np.full(3, 1208.0))
 
-    def test_every_run_has_a_key_of_its_own(self) -> None:
-        bench = Bench(fed_system(schedule()))
-        bench.feed(2)
-        keys = set()
-        for _ in range(3):
-            bench.tick()
-            keys.add(tuple(jax.random.key_data(bench.run().run_key).tolist()))
-        assert len(keys) == 3
+    @pytest.mark.parametrize("compiled", [True, False])
+    @pytest.mark.parametrize("placement", ["device", "host"])
+    def test_every_run_has_a_key_of_its_own_folded_from_the_trainer_s(self, placement: Any, *, compiled: bool) -> None:
+        def init(rng_key: jax.Array, params: Any) -> pj.TrainerState[Any]:
+            return pj.TrainerState(params, (), jnp.zeros((), jnp.int32), rng_key)
+
+        def step(state: pj.TrainerState[Any], batch: Any) -> Any:
+            return state, {"mean": batch.mean()}
+
+        buffers = {"x": pj.ring_buffer(1000, example=0.0, placement=placement)}
+        trainer = pj.custom_trainer(init, step, compiled=compiled)
+        bench = Bench(fed_system(schedule(trainer, batch_size=16), buffers=buffers))
+        bench.feed(1000)
+        means = [float(bench.tick().metrics["mean"]) for _ in range(3)]
+        run, buffer = bench.run(), bench.learner.buffers["x"].state
+        sample = bench.programs.system.buffers["x"].sample
+        keys = [jax.random.fold_in(run.data_key, number) for number in range(3)]
+        assert means == [float(sample(buffer, 16, 0, key).data.mean()) for key in keys]
+        assert len(set(means)) == 3
 
     def test_metrics_are_the_mean_of_the_chunk(self) -> None:
         bench = Bench(fed_system(schedule(python_trainer(lambda number: None), steps=4, steps_per_chunk=4)))

@@ -24,7 +24,7 @@ from pamiq_jax.trainer import (
     with_hyperparameters,
     with_targets,
 )
-from pamiq_jax.trainer.compile import check_step, python_chunk, scan_chunk
+from pamiq_jax.trainer.compile import check_step, python_chunk, sample_at, scan_chunk
 from pamiq_jax.trainer.priorities import Drawn
 
 DATA = jnp.arange(6.0)
@@ -52,7 +52,8 @@ def returning(metrics: Callable[[Any], Any]) -> Trainer[Any, Any]:
 
 @pytest.mark.parametrize("make_chunk", [scan_chunk, python_chunk])
 def test_a_chunk_keeps_those_of_every_step_with_their_indices(make_chunk: Any) -> None:
-    chunk = make_chunk(TRAINER._replace(compiled=make_chunk is scan_chunk), draw, 3)
+    is_scanned = make_chunk is scan_chunk
+    chunk = make_chunk(TRAINER._replace(compiled=is_scanned), draw if is_scanned else sample_at(draw), 3)
     state, metrics = chunk(TRAINER.init(KEY, PARAMS), DATA, 3, KEY)
     given = metrics["priorities"][""]
     assert given.indices.tolist() == [[3, 4], [4, 5], [5, 0]]
