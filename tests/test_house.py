@@ -49,11 +49,13 @@ BEYOND_THE_CORE = {
         "priorities.py",
         "signature.py",
         "skip.py",
+        "step_checks.py",
         "step_donation.py",
         "step_modules.py",
         "step_output.py",
         "step_state.py",
         "targets.py",
+        "untraced.py",
         "wrapped.py",
     },
 }

@@ -56,7 +56,7 @@ class Progress(NamedTuple):
 
     def as_ints(self) -> Progress:
         """Return the same counters as Python ints."""
-        return Progress(*(int(count) for count in self))
+        return Progress(*map(int, self))
 
 
 class Wake(NamedTuple):

@@ -44,7 +44,7 @@ def check_finite(params: Mapping[str, Params]) -> None:
         ...
         pamiq_jax.errors.NonFiniteError: not finite, so not published: ['policy'] (1 of 2 numbers); ...
     """
-    if all([_are_finite(models, devices) for devices, models in _by_devices(params).items()]):
+    if all(_are_finite(models, devices) for devices, models in _by_devices(params).items()):
         return
     parts: list[str] = []
     for name, leaf in zip(trees.leaf_names(params), jax.tree.leaves(params), strict=True):
@@ -63,9 +63,9 @@ def _are_finite(models: Mapping[str, Params], devices: frozenset[Any]) -> bool:
     if not (len(devices) == 1 and next(iter(devices)).platform == "cpu"):
         return bool(all_finite(models))
     inexact = [np.asarray(leaf) for leaf in jax.tree.leaves(models) if _is_inexact(getattr(leaf, "dtype", None))]
-    if sum([array.size for array in inexact]) > _FEW:
+    if sum(array.size for array in inexact) > _FEW:
         return bool(all_finite(models))
-    return all([np.isfinite(array).all() for array in inexact])
+    return all(np.isfinite(array).all() for array in inexact)
 
 
 @functools.cache
@@ -78,6 +78,11 @@ def _by_devices(params: Mapping[str, Params]) -> Mapping[frozenset[Any], Mapping
     groups: dict[frozenset[Any], dict[str, Params]] = {}
     for name, model in params.items():
         arrays = (leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array))
-        devices = frozenset(leaf.devices() if (leaf := next(arrays, None)) is not None else ())
-        groups.setdefault(devices, {})[name] = model
+        first = next(arrays, None)
+        groups.setdefault(frozenset() if first is None else _devices(first.sharding), {})[name] = model
     return groups
+
+
+@functools.cache
+def _devices(sharding: jax.sharding.Sharding) -> frozenset[Any]:
+    return frozenset(sharding.device_set)

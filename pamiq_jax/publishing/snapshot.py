@@ -30,8 +30,10 @@ class PublishedParams(Mapping[str, Params]):
     """
 
     def __init__(self, params: Mapping[str, Params]) -> None:
-        known: dict[str, tuple[list[Any], Any]] = params._models if isinstance(params, PublishedParams) else {}
-        self._models = dict(known) or {name: jax.tree.flatten(model) for name, model in params.items()}
+        is_known = isinstance(params, PublishedParams)
+        self._models: dict[str, tuple[list[Any], Any]] = (
+            dict(params._models) if is_known else {name: jax.tree.flatten(model) for name, model in params.items()}
+        )
 
     def flat(self, name: str) -> tuple[list[Any], Any]:
         """Return a model's leaves, not to be changed, and its tree.
@@ -49,13 +51,17 @@ class PublishedParams(Mapping[str, Params]):
     def replaced(self, params: Mapping[str, Params]) -> PublishedParams:
         """Return these with some models replaced."""
         result = PublishedParams(self)
-        result._models.update({name: jax.tree.flatten(model) for name, model in params.items()})
+        result._models.update(PublishedParams(params)._models)
         return result
 
     @override
     def __getitem__(self, name: str) -> Params:
         leaves, treedef = self._models[name]
         return treedef.unflatten(leaves)
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return name in self._models
 
     @override
     def __iter__(self) -> Iterator[str]:

@@ -67,8 +67,9 @@ class SnapshotStore:
             UnknownNameError: a model that version 0 does not have.
             PublishMismatchError: a leaf of another shape, dtype, weak type or sharding than in version 0.
         """
+        params = PublishedParams(params)  # flattened once
         check_publishable(self._latest.params, params)
-        jax.block_until_ready(dict(params))
+        jax.block_until_ready(params.leaves)
         with self._changed:  # for other publishers and waiters; readers take no lock
             self._latest = self._latest.succeeded_by(params, step=step, published_at=published_at)
             self._changed.notify_all()
@@ -110,12 +111,13 @@ def check_publishable(current: Mapping[str, Params], params: Mapping[str, Params
         ...
         pamiq_jax.errors.PublishMismatchError: model 'policy', leaf the tree itself: expected float32[2], ...
     """
-    for name, model in params.items():
+    current, params = PublishedParams(current), PublishedParams(params)
+    for name in params:
         if name not in current:
             raise UnknownNameError("published model", name, current, "publish")
-        if isinstance(current, PublishedParams) and _is_of_one_program(current.flat(name), jax.tree.flatten(model)):
+        if _is_of_one_program(current.flat(name), params.flat(name)):
             continue
-        problem = trees.difference(current[name], model) or _placement_difference(current[name], model)
+        problem = trees.difference(current[name], params[name]) or _placement_difference(current[name], params[name])
         if problem is not None:
             raise PublishMismatchError(
                 f"model {name!r}, {problem}; publish the form that version 0 has, so that inference need not compile"

@@ -14,7 +14,7 @@ from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.runtime.state import BufferRun, TrainerRun
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer
-from pamiq_jax.trainer.compile import NO_RUN, sample_at
+from pamiq_jax.trainer.drawing import NO_RUN, sample_at
 from pamiq_jax.trainer.priorities import PRIORITIES, Drawn, RecordPriorities, split_drawn
 from pamiq_jax.types import PyTree
 

@@ -151,6 +151,8 @@ class Control:
 
     def transition(self, machine: str, before: Phase, event: Event, after: Phase) -> None:
         """Tell of a transition of another machine. Called from the thread that made it."""
+        if not self._subscribers:
+            return
         with self._lock:
             self._note(machine, before, event, after)
         self._tell()

@@ -33,7 +33,8 @@ from pamiq_jax.runtime.scan_state import (
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.runtime.train import with_newest
 from pamiq_jax.trainer import needs_rollback
-from pamiq_jax.trainer.compile import drawing_key, scan_chunk
+from pamiq_jax.trainer.compile import scan_chunk
+from pamiq_jax.trainer.drawing import drawing_key
 from pamiq_jax.trainer.priorities import take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 

@@ -44,7 +44,7 @@ from pamiq_jax.runtime.scan_state import (
 )
 from pamiq_jax.runtime.scan_tick import ScanPrograms, TrainTick, scanned_drain, scanned_infer
 from pamiq_jax.runtime.scannable import check_scannable
-from pamiq_jax.runtime.scheduling import decide, waits_for_others
+from pamiq_jax.runtime.scheduling import decide, progress, waits_for_others
 from pamiq_jax.runtime.state import ActorState, Cells, LearnerState, only_actor
 from pamiq_jax.runtime.status import BufferStatus, buffer_statuses
 from pamiq_jax.runtime.system import System
@@ -330,7 +330,8 @@ class ScannedRun:
         for name, run in learner.trainers.items():
             if run.phase is TrainerPhase.WAITING:
                 blocked = waits_for_others(programs, learner, self._cells, name)
-                reason = blocked or decide(programs, learner, self._cells, self._clock, name).reason
+                now = progress(programs, learner, self._cells, self._clock, name)
+                reason = blocked or decide(programs, learner, now, self._clock, name).reason
                 learner = learner.with_trainer(name, run._replace(reason=reason))
         return learner
 

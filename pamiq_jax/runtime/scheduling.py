@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pamiq_jax.conditions import Decision, Progress, Wake, first_change
@@ -22,12 +24,14 @@ class Choice(NamedTuple):
         trainer: which one does the next chunk; None if all wait.
         wake: what all wait for, if they do.
         error: why the trainer fails instead: its condition has raised, or a buffer that it learns from is broken.
+        now: the progress on each of its sources that its condition was asked with, if it begins a run.
     """
 
     learner: LearnerState
     trainer: str | None
     wake: Wake = Wake()
     error: Exception | None = None
+    now: Mapping[str, Progress] = MappingProxyType({})
 
 
 def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock) -> Choice:
@@ -47,6 +51,7 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
     names = list(learner.trainers)
     able: list[str] = []
     wakes: list[Wake] = []
+    asked: dict[str, Mapping[str, Progress]] = {}
     for name in names[learner.turn :] + names[: learner.turn]:
         run = learner.trainers[name]
         if (error := broken_for(programs, learner, name)) is not None:
@@ -56,7 +61,8 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         elif run.phase is TrainerPhase.WAITING:
             blocked = waits_for_others(programs, learner, cells, name)
             try:
-                decision = Decision(False, blocked) if blocked else decide(programs, learner, cells, clock, name)
+                asked[name] = {} if blocked else progress(programs, learner, cells, clock, name)
+                decision = Decision(False, blocked) if blocked else decide(programs, learner, asked[name], clock, name)
             except Exception as error:  # conditions and buffers are the user's code: it concerns this trainer only
                 return Choice(learner, name, error=error)
             used = run.used if blocked or decision.go else max(run.used, learner.now_used)
@@ -73,7 +79,8 @@ def choose(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
         if run.phase is TrainerPhase.WAITING and trainers[name].priority < trainers[chosen].priority:
             reason = f"{run.reason}; {chosen!r} goes first, its priority is higher"
             learner = learner.with_trainer(name, run._replace(reason=reason))
-    return Choice(learner._replace(turn=turn, now_used=learner.trainers[chosen].used), chosen)
+    learner = learner._replace(turn=turn, now_used=learner.trainers[chosen].used)
+    return Choice(learner, chosen, now=asked.get(chosen, {}))
 
 
 def broken_for(programs: Programs, learner: LearnerState, name: str) -> WorkerError | None:
@@ -90,13 +97,13 @@ def broken_for(programs: Programs, learner: LearnerState, name: str) -> WorkerEr
     return next((learner.broken[source.buffer] for source in sources if source.buffer in learner.broken), None)
 
 
-def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock, name: str) -> Decision:
+def decide(programs: Programs, learner: LearnerState, now: Mapping[str, Progress], clock: Clock, name: str) -> Decision:
     """Return whether a waiting trainer that no other one keeps from running may begin a run, and why.
 
     Args:
         programs: the compiled system.
         learner: the training side's state.
-        cells: for the number of records seen.
+        now: its progress on each of its sources.
         clock: for the time.
         name: the trainer.
 
@@ -106,7 +113,6 @@ def decide(programs: Programs, learner: LearnerState, cells: Cells, clock: Clock
     run = learner.trainers[name]
     if (decision := backing_off(run, clock.now())) is not None:
         return decision
-    now = progress(programs, learner, cells, clock, name)
     decisions: list[Decision] = []
     for key, source in programs.system.trainers[name].sources.items():
         with named(f"condition of trainer {name!r}"):

@@ -17,7 +17,7 @@ from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
 from pamiq_jax.runtime.rollback import after_failure, check_updates, end_of_run, keep_good
-from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, held_buffers, progress
+from pamiq_jax.runtime.scheduling import broken_for, choose, group_note, held_buffers
 from pamiq_jax.runtime.state import (
     BufferRun,
     Cells,
@@ -32,7 +32,7 @@ from pamiq_jax.runtime.state import (
 from pamiq_jax.runtime.system import Schedule
 from pamiq_jax.trainer import TrainerPrograms, check_not_donated
 from pamiq_jax.trainer.addresses import check_alive
-from pamiq_jax.trainer.compile import NO_RUN
+from pamiq_jax.trainer.drawing import NO_RUN
 from pamiq_jax.trainer.priorities import PRIORITIES, RecordPriorities, take_priorities
 from pamiq_jax.types import Metrics, Params, PyTree
 
@@ -78,14 +78,14 @@ def train_tick(
         if has_broken and (error := _untold(programs, before, learner.broken)) is not None:
             return learner, TrainReport(wake=Wake(milliseconds=0), error=error)
     if learner.failed is None:
-        learner, name, wake, error = choose(programs, learner, cells, clock)
+        learner, name, wake, error, now = choose(programs, learner, cells, clock)
     else:
-        (name, error), wake = learner.failed, Wake()
+        (name, error), wake, now = learner.failed, Wake(), {}
     previous, learner = learner.under_way, learner._replace(under_way=None, failed=None)
     if name is None:
         return _caught_up(learner, previous), TrainReport(wake=wake)
     started = clock.now()
-    work = _Work(programs, cells, clock, observe, name, overlaps=linger is not None)
+    work = _Work(programs, cells, clock, observe, name, now, overlaps=linger is not None)
     if error is None:
         learner, report = _advance(work, learner)
     else:
@@ -165,6 +165,7 @@ class _Work(NamedTuple):
     clock: Clock
     observe: Observe
     name: str
+    now: Mapping[str, Progress]
     overlaps: bool
 
     @property
@@ -240,12 +241,11 @@ def _fail(work: _Work, learner: LearnerState, error: Exception) -> tuple[Learner
 def _set_up(work: _Work, learner: LearnerState, run: TrainerRun) -> TrainerRun:
     """Begin a run: take over what other trainers made of the models, and note what counts as new from here on."""
     state = run.state
-    now = progress(work.programs, learner, work.cells, work.clock, work.name)
     if taken := taken_over(work.programs.system, work.name, learner.models):
         state = work.schedule.trainer.receive(state, taken)
     with named(f"condition of trainer {work.name!r}"):
         last = {
-            key: source.condition.settle(now[key], run.last.get(key, Progress()))
+            key: source.condition.settle(work.now[key], run.last.get(key, Progress()))
             for key, source in work.schedule.sources.items()
         }
     return run._replace(
@@ -277,7 +277,8 @@ def _train(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Trainer
 
 def _wait(work: _Work, learner: LearnerState, run: TrainerRun, metrics: Metrics) -> None:
     """Return when a chunk is computed, and has left alive what others read."""
-    jax.block_until_ready((run.state, metrics))
+    is_one_program = work.trainer.is_traced and metrics  # what it returns is there all at once
+    jax.block_until_ready(metrics if is_one_program else (run.state, metrics))
     if not work.schedule.trainer.compiled:
         for params in (work.cells.store.latest.params, learner.models):
             check_alive(dict(params))
@@ -333,11 +334,11 @@ def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Learn
     system, name, group = work.programs.system, work.name, work.schedule.group
     given = work.trainer.publish(run.state)
     params = published_params(system, name, given)
-    check_finite(params)
     handed = handed_on(system, name, run.state, given)
-    check_finite({model: value for model, value in handed.items() if model not in params})
-    pending = {other: with_newest(members, params) for other, members in learner.pending.items()}
-    learner = learner._replace(models={**learner.models, **handed}, pending=pending)
+    check_finite({**handed, **params})
+    if handed or learner.pending:
+        pending = {other: with_newest(members, params) for other, members in learner.pending.items()}
+        learner = learner._replace(models={**learner.models, **handed}, pending=pending)
     if group is not None:
         ready = {**learner.pending.get(group, {}), name: params}
         is_complete = all(schedule.group != group or member in ready for member, schedule in system.trainers.items())

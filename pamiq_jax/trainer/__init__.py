@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         unchanged,
     )
     from pamiq_jax.trainer.clip import clip_gradients
-    from pamiq_jax.trainer.compile import ChunkFn, SampleFn, TrainerPrograms, compile_trainer
+    from pamiq_jax.trainer.compile import ChunkFn, TrainerPrograms, compile_trainer
     from pamiq_jax.trainer.donation import DonationPlan, DonationRow, explain_donation
+    from pamiq_jax.trainer.drawing import SampleFn
     from pamiq_jax.trainer.evaluated import EvaluateFn, publish_evaluated
     from pamiq_jax.trainer.from_step import trainer_from_step
     from pamiq_jax.trainer.gradient import LossFn, gradient_trainer
@@ -57,8 +58,9 @@ else:
                 "publish_params receive_models unchanged"
             ),
             "clip": "clip_gradients",
-            "compile": "ChunkFn SampleFn TrainerPrograms compile_trainer",
+            "compile": "ChunkFn TrainerPrograms compile_trainer",
             "donation": "DonationPlan DonationRow explain_donation",
+            "drawing": "SampleFn",
             "averaging": "AveragedState Decay ema",
             "evaluated": "EvaluateFn publish_evaluated",
             "from_step": "trainer_from_step",

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pamiq_jax import trees
-from pamiq_jax.errors import StepStructureError, noted
+from pamiq_jax.errors import noted
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import COPIED, READ, DonationPlan, explain_donation
+from pamiq_jax.trainer.drawing import NO_RUN, SampleFn, drawing_key, sample_at
 from pamiq_jax.trainer.forward import calls_python, forwarded_leaves, jit_forwarding
-from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, take_priorities, with_indices
+from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, with_indices
+from pamiq_jax.trainer.step_checks import check_same_form, check_step
 from pamiq_jax.trainer.step_donation import keeping, warm_up
 from pamiq_jax.trainer.step_modules import noted_captured_module
+from pamiq_jax.trainer.untraced import python_chunk
 from pamiq_jax.types import Metrics, PyTree
-
-type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]
-"""`(buffer_state, position, rng_key) -> batch [B, ...]`, or `Drawn`; position `int32[]` counts the run's batches."""
 
 type ChunkFn[S] = Callable[[S, PyTree, Any, jax.Array], tuple[S, Metrics]]
 """`(state, buffer_state, position, rng_key) -> (state, metrics)`: some steps, and their mean metrics.
@@ -30,41 +28,8 @@ Of the state, what the plan calls donated is deleted. The buffer and the data ke
 read; `position` is the number of batches of the run that came before. "priorities" are of every step.
 """
 
-NO_RUN = -1
-"""In the place of a run's number: batches are drawn with the key as it is."""
-
-
-class RunChunkFn[S](Protocol):
-    """A compiled `ChunkFn` that also takes the number of the run, which it folds into the key."""
-
-    def __call__(
-        self, state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /
-    ) -> tuple[S, Metrics]:
-        """Do some steps."""
-        ...
-
-
-class GatherFn(Protocol):
-    """Draws the batches of a chunk."""
-
-    def __call__(self, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /) -> PyTree:
-        """Return the batches `[steps, B, ...]`."""
-        ...
-
-
-def drawing_key(rng_key: jax.Array, run: Any) -> jax.Array:
-    """Return the key that a run's batches are drawn with; traced, so that a run costs no program for it.
-
-    Args:
-        rng_key: `key[]` of the trainer.
-        run: the run's number, int32 `[]`; `NO_RUN` for the key as it is.
-
-    Example:
-        >>> key = jax.random.key(0)
-        >>> bool(drawing_key(key, NO_RUN) == key), bool(drawing_key(key, 3) == jax.random.fold_in(key, 3))
-        (True, True)
-    """
-    return jnp.where(run == NO_RUN, rng_key, jax.random.fold_in(rng_key, run))
+type RunChunkFn[S] = Callable[..., tuple[S, Metrics]]
+"""A compiled `ChunkFn`. It also takes the number of the run, by default `NO_RUN`, and folds it into the key."""
 
 
 class TrainerPrograms[S](NamedTuple):
@@ -73,7 +38,8 @@ class TrainerPrograms[S](NamedTuple):
     Attributes:
         steps: steps in a chunk.
         plan: what of the state a chunk donates.
-        gather: draws a chunk's batches, which `chunk` is given; None: it draws them itself.
+        gather: `(buffer_state, position, rng_key, run)` -> a chunk's batches, which `chunk` is given; None: it draws
+            them itself.
         is_traced: whether a chunk is one program that calls no Python, so that nothing of the user's can fail in it.
     """
 
@@ -83,7 +49,7 @@ class TrainerPrograms[S](NamedTuple):
     teardown: ChangeFn[S]
     steps: int
     plan: DonationPlan
-    gather: GatherFn | None = None
+    gather: Callable[..., PyTree] | None = None
     is_traced: bool = False
 
 
@@ -151,11 +117,6 @@ def compile_trainer[S](
     )
 
 
-def sample_at(sample: SampleFn) -> Callable[[PyTree, Any, jax.Array], PyTree]:
-    """Return `(buffer_state, place, rng_key) -> batch`; place int32 `[2]` is the position and the run's number."""
-    return lambda buffer_state, place, rng_key: sample(buffer_state, place[0], drawing_key(rng_key, place[1]))
-
-
 def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> ChunkFn[S]:
     """Return a pure function, not compiled yet, that does `steps` times sample and step by `lax.scan`."""
 
@@ -171,72 +132,9 @@ def scan_chunk[S](trainer: Trainer[S, Any], sample: SampleFn, steps: int) -> Chu
     return chunk
 
 
-def python_chunk[S](
-    trainer: Trainer[S, Any], draw: Callable[[PyTree, Any, jax.Array], PyTree], steps: int
-) -> RunChunkFn[S]:
-    """Return a function that does `steps` times draw and step in a Python loop, untraced.
-
-    Args:
-        trainer: whose step.
-        draw: `sample_at`, compiled.
-        steps: how many.
-    """
-
-    def chunk(
-        state: S, buffer_state: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /
-    ) -> tuple[S, Metrics]:
-        history: list[Metrics] = []
-        for offset in range(steps):
-            batch, indices = split_drawn(draw(buffer_state, np.array([position + offset, run], np.int32), rng_key))
-            new_state, metrics = trainer.step(state, batch)
-            _check_same_form("step", state, new_state)
-            _check_scalars(metrics := with_indices(metrics, indices))
-            state = new_state
-            history.append(jax.device_get(metrics))
-        # In numpy: a jax operation here would be compiled while the agent acts.
-        stacked = jax.tree.map(lambda *values: np.stack(values), *history)
-        return state, reduce_metrics(stacked, lambda values: np.mean(values, dtype=np.float32))
-
-    return chunk
-
-
-def check_step(trainer: Trainer[Any, Any], state: Any, batch: PyTree, indices: Any = MappingProxyType({})) -> None:
-    """Raise if a step, traced but not run, returns a state of another form, a metric `[...]`, or unfit priorities.
-
-    Raises:
-        StepStructureError: naming the leaf, what was expected and what came.
-    """
-    output = jax.eval_shape(trainer.step, state, batch)
-    if not (isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Mapping)):
-        raise StepStructureError(
-            f"step returned {type(output).__name__}, expected (state, metrics); return `state, {{}}`"
-        )
-    new_state, metrics = output
-    _check_same_form("step", state, new_state)
-    _check_scalars(with_indices(metrics, indices))
-
-
-def _check_scalars(metrics: Metrics) -> None:
-    scalars, _ = take_priorities(metrics)
-    for name, metric in zip(trees.leaf_names(scalars), jax.tree.leaves(scalars), strict=True):
-        if np.shape(metric) != ():
-            raise StepStructureError(
-                f"step returned the metric {name} as {trees.describe_leaf(metric)}, expected a scalar; "
-                "reduce it, for example with jnp.mean"
-            )
-
-
-def _check_same_form(function: str, state: Any, new_state: Any) -> None:
-    if (problem := trees.difference(state, new_state)) is not None:
-        raise StepStructureError(
-            f"{function} returned a state of another form: {problem}; "
-            "return every leaf with the shape and dtype it came with (`.astype(old.dtype)`)"
-        )
-
-
 def _compile_change[S](name: str, function: ChangeFn[S], state: S) -> ChangeFn[S]:
     with noted(f"in `{name}`"):
-        _check_same_form(name, state, jax.eval_shape(function, state))
+        check_same_form(name, state, jax.eval_shape(function, state))
     return jit_forwarding(function, state, in_place=True)
 
 

@@ -73,6 +73,8 @@ def jit_forwarding[A, R](function: Callable[[A], R], argument: A, *, in_place: b
         forwarded = {index: source for index, source in forwarded.items() if index == source}
     treedef = jax.tree.structure(jax.eval_shape(function, argument))
     computed = [index for index in range(treedef.num_leaves) if index not in forwarded]
+    if not computed and in_place:
+        return lambda argument: cast(R, argument)
 
     def compute(argument: A) -> list[jax.Array]:
         leaves = jax.tree.leaves(function(argument))

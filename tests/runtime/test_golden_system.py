@@ -55,7 +55,8 @@ class TestGolden:
 
     def test_every_value_is_restored(self, value: dict[str, Any], compiled: Compiled) -> None:
         cut, report = restored_cut(compiled, value)
-        gone = {f"['trainers']['{name}']['run_key']" for name in everything().trainers}  # it follows from runs and data_key
+        # What follows from `runs` and `data_key` is kept no more.
+        gone = {f"['trainers']['{name}']['run_key']" for name in everything().trainers}
         assert gone < set(value["leaves"])
         leaves = {name: leaf for name, leaf in value["leaves"].items() if name not in gone}
         assert set(report.taken) == set(leaves)

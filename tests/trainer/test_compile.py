@@ -19,7 +19,8 @@ from pamiq_jax.trainer import (
     custom_trainer,
     gradient_trainer,
 )
-from pamiq_jax.trainer.compile import check_step, own, scan_chunk
+from pamiq_jax.trainer.compile import own, scan_chunk
+from pamiq_jax.trainer.step_checks import check_step
 
 DATA = jnp.linspace(0.0, 1.0, 16)
 KEY = jax.random.key(3)

@@ -24,8 +24,11 @@ from pamiq_jax.trainer import (
     with_hyperparameters,
     with_targets,
 )
-from pamiq_jax.trainer.compile import check_step, python_chunk, sample_at, scan_chunk
+from pamiq_jax.trainer.compile import scan_chunk
+from pamiq_jax.trainer.drawing import sample_at
 from pamiq_jax.trainer.priorities import Drawn
+from pamiq_jax.trainer.step_checks import check_step
+from pamiq_jax.trainer.untraced import python_chunk
 
 DATA = jnp.arange(6.0)
 KEY = jax.random.key(0)
