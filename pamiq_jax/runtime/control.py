@@ -48,6 +48,7 @@ class Control:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for the owner
+        self._published = threading.Condition(self._lock)  # for an owner who waits for more than a phase or an error
         self._sleepers = {worker: threading.Condition(self._lock) for worker in workers}
         self._phase = SystemPhase.NEW
         self._epoch = 0
@@ -157,8 +158,12 @@ class Control:
             self._note(machine, before, event, after)
         self._tell()
 
-    def _wake_all(self) -> None:
+    def _wake_owners(self) -> None:
         self._changed.notify_all()
+        self._published.notify_all()
+
+    def _wake_all(self) -> None:
+        self._wake_owners()
         for sleeper in self._sleepers.values():
             sleeper.notify_all()
 
@@ -267,7 +272,7 @@ class Control:
         """Keep an error for whoever waits for the system. The system goes on. Called from the workers."""
         with self._lock:
             self._errors.append(error)
-            self._changed.notify_all()
+            self._wake_owners()
 
     def is_last(self, worker: str, kind: str) -> bool:
         """Return whether no other living worker's name starts with `kind`."""
@@ -275,9 +280,9 @@ class Control:
             return not any(other.startswith(kind) for other in self._acknowledged if other != worker)
 
     def notify(self) -> None:
-        """Have whoever waits look again, since something was published. Called from the training thread."""
+        """Have whoever waits for a publication look again. Called from the training thread."""
         with self._lock:
-            self._changed.notify_all()
+            self._published.notify_all()
 
     def leave(self, worker: str, *, is_fatal: bool = False) -> None:
         """Say that a worker's thread ends; from now on nobody waits for it.
@@ -292,7 +297,7 @@ class Control:
             if is_fatal and self._phase not in ENDED:
                 self._move(SystemEvent.FAIL)
             self._complete()
-            self._changed.notify_all()
+            self._wake_owners()
         self._tell()
 
     # What the owner calls.
@@ -374,18 +379,20 @@ class Control:
                 f"{worker} did not come to it within {timeout} seconds; the system is {self._phase}"
             ) from None
 
-    def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
+    def wait(self, seconds: float | None, until: Callable[[], bool], *, published: bool = False) -> bool:
         """Sleep until `until()` holds or an error is new; return whether `until()` holds.
 
         Args:
             seconds: at most so long; None for no limit.
-            until: asked whenever something has changed.
+            until: asked whenever a phase has changed.
+            published: ask it after each publication too.
 
         Raises:
             WorkerError: the oldest error that has not been raised yet, with its cause.
         """
         with self._lock:
-            self._changed.wait_for(lambda: until() or self._raised < len(self._errors), seconds)
+            changed = self._published if published else self._changed
+            changed.wait_for(lambda: until() or self._raised < len(self._errors), seconds)
             if self._raised < len(self._errors):
                 error = self._errors[self._raised]
                 self._raised += 1

@@ -136,7 +136,11 @@ class Run:
 
         with self._stopped_by_interrupt():
             if not is_there():
-                control.wait(timeout, lambda: is_there() or control.phase in ENDING or bool(workers.nothing_comes()))
+                control.wait(
+                    timeout,
+                    lambda: is_there() or control.phase in ENDING or bool(workers.nothing_comes()),
+                    published=True,
+                )
         if not is_there() and (reason := workers.nothing_comes()):
             raise QuarantinedError(f"version {version} will not be published: {reason}; see `run.status`")
         return store.wait_for(version, timeout=0)
