@@ -13,7 +13,7 @@ import numpy as np
 
 from pamiq_jax.arguments import checked_integer
 from pamiq_jax.data.buffer import Chunk, Record, record_spec
-from pamiq_jax.data.pending import Block, PendingRecords, check_pending, join_blocks, part_blocks
+from pamiq_jax.data.pending import Block, PendingRecords, check_pending, join_blocks, new_block, part_blocks
 from pamiq_jax.errors import InvalidValueError, RecordMismatchError
 from pamiq_jax.trees import describe_leaf, difference, leaf_names, nbytes
 
@@ -250,7 +250,7 @@ class Collector[X]:
             self._has_gap = True
             return False
         if not self._blocks or self._stop == self.chunk:
-            self._blocks.append([np.zeros((self.chunk, *spec.shape), spec.dtype) for spec in self._specs])
+            self._blocks.append(new_block(self._specs, self.chunk))
             self._stop = 0
         for column, leaf in zip(self._blocks[-1], row, strict=False):  # all but the marks, which are False
             column[self._stop] = leaf  # may fail, so nothing has been counted, marked or dropped yet
