@@ -10,23 +10,18 @@ from pamiq_jax.arguments import checked_integer, checked_positive
 from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
-from pamiq_jax.runtime.engine import Engine
-from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
-from pamiq_jax.runtime.options import Observers, Watching
-from pamiq_jax.runtime.origin import check_policies, check_revive, find_origin
 from pamiq_jax.runtime.process import DirectoryLock
-from pamiq_jax.runtime.rows import OnMetrics
-from pamiq_jax.runtime.run import Run
-from pamiq_jax.runtime.saving import SavingOptions
-from pamiq_jax.runtime.signal_condition import parted
-from pamiq_jax.runtime.state import InferReport
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
 
 if TYPE_CHECKING:
     from pamiq_jax.checkpoint import Retention
+    from pamiq_jax.runtime.events import OnTransition
     from pamiq_jax.runtime.renaming import Renames
+    from pamiq_jax.runtime.rows import OnMetrics
+    from pamiq_jax.runtime.run import Run
+    from pamiq_jax.runtime.state import InferReport
 
 
 def launch(
@@ -113,6 +108,14 @@ def launch(
         >>> version, run.status.phase
         (1, <SystemPhase.STOPPED: 'stopped'>)
     """
+    # All that runs is imported now, beside what takes a hundred times as long: nobody waits for it at the import.
+    from pamiq_jax.runtime.engine import Engine
+    from pamiq_jax.runtime.options import Observers, Watching
+    from pamiq_jax.runtime.origin import check_policies, check_revive, find_origin
+    from pamiq_jax.runtime.run import Run
+    from pamiq_jax.runtime.saving import SavingOptions
+    from pamiq_jax.runtime.signal_condition import parted
+
     if directory is None and (save is not None or keep is not None or record):
         raise InvalidValueError("launch(directory)", None, "a directory, for what is saved or recorded")
     checked_integer("launch(history)", history, least=0)
