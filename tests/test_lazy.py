@@ -119,5 +119,6 @@ def test_what_writes_states_needs_no_jax() -> None:
 
 def test_a_plain_run_loads_nothing_that_it_does_not_use() -> None:
     loaded = loaded_after("import pamiq_jax as pj\n" + "\n".join(f"pj.{name}" for name in (*README_NAMES, "launch")))
-    assert "pamiq_jax.runtime.engine" in loaded
+    assert "pamiq_jax.runtime.launching" in loaded
+    assert "pamiq_jax.runtime.engine" not in loaded, "it is imported when launch is called"
     assert loaded & NOT_FOR_A_PLAIN_RUN == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, cast
 
@@ -75,8 +75,9 @@ class Collector[X]:
         self.overflow: Overflow = overflow
         self._spec = record_spec(example)
         specs, self._treedef = jax.tree.flatten(self._spec)
-        readers = map(_leaf_reader, leaf_names(self._spec), specs)
-        self._leaves = [(np.dtype(spec.dtype), spec.shape, read) for spec, read in zip(specs, readers, strict=True)]
+        self._readers = [*map(_leaf_reader, leaf_names(self._spec), specs)]
+        self._types, self._dtypes = [np.ndarray] * len(specs), [np.dtype(spec.dtype) for spec in specs]
+        self._shapes = [spec.shape for spec in specs]
         self._values = _values_of(self._spec)
         self._specs = [*specs, jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.bool_)]
         self._lock = threading.Lock()
@@ -225,7 +226,7 @@ class Collector[X]:
 
     def _row(self, record: Any) -> list[Any]:
         """Return a record's leaves as numpy arrays, and refuse another record."""
-        if self._values is not None and type(record) is dict and len(record) == len(self._leaves):
+        if self._values is not None and type(record) is dict and len(record) == len(self._shapes):
             try:
                 return self._read(self._values(record))
             except (KeyError, RecordMismatchError):
@@ -235,12 +236,14 @@ class Collector[X]:
             raise RecordMismatchError(f"{difference(self._spec, record)}; nothing was inserted")
         return self._read(leaves)
 
-    def _read(self, leaves: Iterable[Any]) -> list[Any]:
-        return [
-            # Nearly all are just what is expected. dtypes are compared by identity, which is far cheaper than equality.
-            leaf if type(leaf) is np.ndarray and leaf.dtype is dtype and leaf.shape == shape else read(leaf)
-            for leaf, (dtype, shape, read) in zip(leaves, self._leaves, strict=True)
-        ]
+    def _read(self, leaves: Sequence[Any]) -> list[Any]:
+        if (  # nearly always; lists are compared by identity first, which is far cheaper than equality of dtypes
+            [type(leaf) for leaf in leaves] == self._types
+            and [leaf.dtype for leaf in leaves] == self._dtypes
+            and [leaf.shape for leaf in leaves] == self._shapes
+        ):
+            return list(leaves)
+        return [read(leaf) for read, leaf in zip(self._readers, leaves, strict=True)]
 
     def _insert(self, row: list[Any]) -> bool:
         is_full = self._pending == self.capacity
@@ -252,12 +255,13 @@ class Collector[X]:
         if not self._blocks or self._stop == self.chunk:
             self._blocks.append(new_block(self._specs, self.chunk))
             self._stop = 0
-        for column, leaf in zip(self._blocks[-1], row, strict=False):  # all but the marks, which are False
-            column[self._stop] = leaf  # may fail, so nothing has been counted, marked or dropped yet
+        block, stop = self._blocks[-1], self._stop
+        for column, leaf in zip(block, row, strict=False):  # all but the marks, which are False
+            column[stop] = leaf  # may fail, so nothing has been counted, marked or dropped yet
         if self._has_gap:
-            self._blocks[-1][-1][self._stop] = True
+            block[-1][stop] = True
             self._has_gap = False
-        self._stop += 1
+        self._stop = stop + 1
         self._seen += 1
         if is_full:
             self._dropped += 1
@@ -286,7 +290,7 @@ class Collector[X]:
         return ring
 
 
-def _values_of(spec: Any) -> Callable[[Any], Iterable[Any]] | None:
+def _values_of(spec: Any) -> Callable[[Any], Sequence[Any]] | None:
     """Return what gives the leaves of a flat dict, in JAX's order and faster than JAX; None for any other record."""
     if type(spec) is not dict or len(spec) < 2:  # of one key, `itemgetter` gives no tuple
         return None
