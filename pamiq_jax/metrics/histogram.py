@@ -62,6 +62,17 @@ class LatencyHistogram(NamedTuple):
         """Return the histogram of both together."""
         return LatencyHistogram(self.counts + other.counts)
 
+    @property
+    def percentiles_ms(self) -> tuple[float, float, float]:
+        """p50, p99 and p99.9, in milliseconds.
+
+        Example:
+            >>> [round(value, 1) for value in LatencyHistogram.empty().add(0.01).percentiles_ms]
+            [10.2, 10.2, 10.2]
+        """
+        p50, p99, p999 = (1000 * self.percentile(percent) for percent in (50, 99, 99.9))
+        return p50, p99, p999
+
     def percentile(self, percent: float) -> float:
         """Return the duration in seconds that `percent` of all do not exceed; NaN if there are none.
 

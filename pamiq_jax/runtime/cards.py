@@ -11,7 +11,7 @@ from pamiq_jax.facts import facts_html
 
 if TYPE_CHECKING:
     from pamiq_jax.runtime.history import Moment
-    from pamiq_jax.runtime.status import Status
+    from pamiq_jax.runtime.status import InferenceStatus, Status
     from pamiq_jax.runtime.system import Schedule
 
 
@@ -61,11 +61,14 @@ def _tables(status: Status) -> Iterator[str]:
         yield table(["buffer", "records", "seen", "dropped", "waiting"], rows)
     acting = {name: each for name, each in status.interactions.items() if each.ticks}
     if acting:
-        rows = [
-            (name, f"{each.ticks:,}", *(f"{each.latency.percentile(percent) * 1000:.2f}" for percent in (50, 99)))
-            for name, each in acting.items()
-        ]
-        yield table(["interaction", "ticks", "latency p50 (ms)", "p99 (ms)"], rows)
+        rows = [row for name, each in acting.items() for row in _latency_rows(name, each)]
+        yield table(["interaction", "ticks", "latency p50 (ms)", "p99 (ms)", "p99.9 (ms)"], rows)
+
+
+def _latency_rows(name: str, inference: InferenceStatus) -> Iterator[tuple[str, ...]]:
+    parts = inference.latency_while.items() if len(inference.latency_while) > 1 else ()
+    for what, latency in ((name, inference.latency), *((f"{name}, while {what}", each) for what, each in parts)):
+        yield what, f"{latency.total:,}", *(f"{each:.2f}" for each in latency.percentiles_ms)
 
 
 def short_metrics(metrics: Mapping[str, float]) -> str:

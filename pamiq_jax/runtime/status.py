@@ -202,11 +202,9 @@ class Status(NamedTuple):
     @override
     def __str__(self) -> str:
         lines = [f"{self.phase}, {self.seconds:.1f} s since ready, version {self.version}"]
-        lines += [
-            _inference_line("inference" if name == AGENT else f"inference {name}", inference)
-            for name, inference in self.interactions.items()
-            if inference.ticks
-        ]
+        for name, inference in self.interactions.items():
+            if inference.ticks:
+                lines += _inference_lines("inference" if name == AGENT else f"inference {name}", inference)
         for name, trainer in self.trainers.items():
             metrics = short_metrics(trainer.metrics)
             steps = f"{trainer.steps:,} steps"
@@ -226,11 +224,27 @@ class Status(NamedTuple):
         return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 
 
-def _inference_line(name: str, inference: InferenceStatus) -> str:
-    p50, p99 = (inference.latency.percentile(percent) * 1000 for percent in (50, 99))
-    line = f"{name}: {inference.ticks:,} ticks, latency p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+def _inference_lines(name: str, inference: InferenceStatus) -> list[str]:
+    """Return a line for all ticks, and one for what else went on meanwhile, if that was not always the same."""
+    line = f"{name}: {inference.ticks:,} ticks, latency {_percentiles(inference.latency)}"
     counts = {"left out": inference.deadline_misses, "by the fallback": inference.fallbacks}
-    return line + "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    line += "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    if len(inference.latency_while) < 2:
+        return [line]
+    return [
+        line,
+        *(
+            f"  while {meanwhile}: {inference.latency_while[meanwhile].total:,} ticks, "
+            f"{_percentiles(inference.latency_while[meanwhile])}"
+            for meanwhile in Meanwhile
+            if meanwhile in inference.latency_while
+        ),
+    ]
+
+
+def _percentiles(latency: LatencyHistogram) -> str:
+    p50, p99, p999 = latency.percentiles_ms
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, p99.9 {p999:.2f} ms"
 
 
 def _saves_line(saves: SaveStatus) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.errors import RecordMismatchError, UnknownNameError
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
+from pamiq_jax.metrics import LatencyHistogram
+from pamiq_jax.runtime import InferenceStatus, Meanwhile
 from tests.runtime.fakes import (
     AGENT,
     PATIENCE,
@@ -260,11 +263,24 @@ class TestStatus:
         assert lines[0].startswith("paused, ")
         assert lines[0].endswith(f"version {status.version}")
         assert lines[1].startswith("inference: ")
-        assert "latency p50" in lines[1]
-        assert lines[2].startswith("trainer fit: ")
-        assert "loss" in lines[2]
-        assert lines[3].startswith("buffer seen: ")
-        assert lines[3].endswith("0 dropped")
+        assert re.search(r"latency p50 [\d.]+ ms, p99 [\d.]+ ms, p99.9 [\d.]+ ms$", lines[1])
+        assert lines[-2].startswith("trainer fit: ")
+        assert "loss" in lines[-2]
+        assert lines[-1].startswith("buffer seen: ")
+        assert lines[-1].endswith("0 dropped")
+
+    def test_latencies_are_told_apart_by_what_else_went_on(self) -> None:
+        idle, training = (LatencyHistogram.empty().add(seconds) for seconds in (0.001, 0.01))
+        both = {Meanwhile.IDLE: idle, Meanwhile.TRAINING: training.add(0.01)}
+        with pj.launch(learning_system()) as run:
+            status = run.status
+        for while_what, lines in ((both, 3), ({Meanwhile.IDLE: idle}, 1)):
+            interactions = {"agent": InferenceStatus(ticks=3, latency_while=while_what)}
+            text = str(status._replace(interactions=interactions))
+            html = status._replace(interactions=interactions)._repr_html_()
+            assert text.count("p99.9") == lines
+            assert ("  while training: 2 ticks, p50 10.23 ms, p99 10.23 ms, p99.9 10.23 ms" in text) == (lines == 3)
+            assert ("agent, while idle" in html) == (lines == 3)
 
     def test_it_says_what_is_waited_for(self) -> None:
         schedule = pj.Schedule(learner(), data="x", batch_size=2, when=pj.min_size(7))
