@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from jax.experimental import io_callback
 # JAX lets 32 programs be under way on a device, and a thread in `call_inline` is one of them.
 _PLACES = threading.BoundedSemaphore(8)
 _THREAD = threading.local()
+_ENVIRONMENT_BYTES = 256  # C's `fenv_t` has 16 to 32
 
 
 def call_inline(function: Callable[[], Any]) -> None:
@@ -21,8 +23,9 @@ def call_inline(function: Callable[[], Any]) -> None:
     XLA hands a program on the CPU to a thread of its own, whose waking takes longer than a small policy: on the machine
     of docs/benchmarks.md 95 us instead of 14, unless the last program ended less than 10 us ago. The exception is what
     is called from within a host callback: that it computes at once, as another thread might wait for the callback. So
-    the function is called from one. Where there is no place for that (the ninth thread at a time; JAX without a CPU),
-    or should JAX do otherwise some day, it is merely called.
+    the function is called from one, with the floating-point environment of its thread: XLA's flushes subnormal numbers
+    to zero. Where there is no place for that (the ninth thread at a time; JAX without a CPU), or should JAX do
+    otherwise some day, it is merely called.
 
     Args:
         function: is called once. What it raises is raised here.
@@ -34,12 +37,12 @@ def call_inline(function: Callable[[], Any]) -> None:
         >>> squares
         [9]
     """
-    program = inline_program()
-    if program is None or not _PLACES.acquire(blocking=False):
+    program, set_floating_point = inline_program(), _floating_point_now()
+    if program is None or set_floating_point is None or not _PLACES.acquire(blocking=False):
         function()
         return
     try:
-        call = _Call(function)
+        call = _Call(function, set_floating_point)
         _THREAD.call = call
         program()
     finally:
@@ -54,13 +57,15 @@ def call_inline(function: Callable[[], Any]) -> None:
 class _Call:
     """A function to be called within a callback, and what it raised there: JAX would log that and raise another."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], set_floating_point: Callable[[], Any]) -> None:
         self._function, self._device = function, jax.config.jax_default_device
+        self._set_floating_point = set_floating_point
         self.has_begun = False
         self.error: BaseException | None = None
 
     def run(self) -> None:
         self.has_begun = True
+        self._set_floating_point()
         try:
             with jax.default_device(self._device):  # within a callback it is the CPU, and programs compiled for it
                 self._function()
@@ -73,6 +78,17 @@ def _run_call() -> None:
     call: _Call | None = getattr(_THREAD, "call", None)
     if call is not None:
         call.run()
+
+
+def _floating_point_now() -> Callable[[], Any] | None:
+    """Return what sets the calling thread's floating-point environment to what it is now; None without C99's."""
+    try:
+        library = ctypes.CDLL(None)
+        get, set_to = library.fegetenv, library.fesetenv
+    except (AttributeError, OSError, TypeError):
+        return None
+    environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
+    return None if get(environment) else functools.partial(set_to, environment)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from pamiq_jax.runtime import inline
@@ -105,7 +106,25 @@ def test_a_call_within_a_call_is_called(monkeypatch: pytest.MonkeyPatch) -> None
     call_inline(lambda: done.append(2))
     monkeypatch.setattr(inline, "inline_program", lambda: lambda: None)  # JAX that calls it elsewhere
     call_inline(lambda: done.append(3))
-    assert done == [1, 2, 3]
+    monkeypatch.undo()
+    monkeypatch.setattr(inline.ctypes, "CDLL", lambda name: object())  # a C library without <fenv.h>
+    call_inline(lambda: done.append(4))
+    assert done == [1, 2, 3, 4]
+
+
+def test_what_is_called_computes_with_subnormal_numbers_as_its_thread_does() -> None:
+    smallest, program = np.float32(1e-40), jax.jit(lambda x: x + 1)
+    seen: list[float] = []
+
+    def compute() -> None:
+        seen.append(float(smallest * np.float32(1)))
+        program(1.0).block_until_ready()
+        seen.append(float(smallest * np.float32(1)))
+
+    compute()
+    call_inline(compute)
+    compute()
+    assert seen == [float(smallest)] * 6
 
 
 def test_a_callback_of_the_policy_keeps_what_follows_inline() -> None:
