@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,8 @@ from jax.experimental import io_callback
 # JAX lets 32 programs be under way on a device, and a thread in `call_inline` is one of them.
 _PLACES = threading.BoundedSemaphore(8)
 _THREAD = threading.local()
+_CALLING: set[int] = set()
+_END_SECONDS = 1.0
 _ENVIRONMENT_BYTES = 256  # C's `fenv_t` has 16 to 32
 
 
@@ -41,12 +45,14 @@ def call_inline(function: Callable[[], Any]) -> None:
     if program is None or set_floating_point is None or not _PLACES.acquire(blocking=False):
         function()
         return
+    call, thread = _Call(function, set_floating_point), threading.get_ident()
     try:
-        call = _Call(function, set_floating_point)
         _THREAD.call = call
+        _CALLING.add(thread)
         program()
     finally:
         _THREAD.call = None
+        _CALLING.discard(thread)
         _PLACES.release()
     if not call.has_begun:
         function()
@@ -89,6 +95,22 @@ def _floating_point_now() -> Callable[[], Any] | None:
         return None
     environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
     return None if get(environment) else functools.partial(set_to, environment)
+
+
+def _end_calls() -> None:
+    """Have threads that would not stop leave their calls, by an exception, before the interpreter goes down.
+
+    A thread that goes on then is ended by it, and from within XLA that takes the process with it, whatever its exit
+    code. One that waits in C does not go on. Called at exit, after those who stop systems.
+    """
+    for thread in tuple(_CALLING):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
+    deadline = time.monotonic() + _END_SECONDS
+    while _CALLING and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+atexit.register(_end_calls)  # earlier than systems are launched, so called later
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -125,6 +127,23 @@ def test_what_is_called_computes_with_subnormal_numbers_as_its_thread_does() -> 
     call_inline(compute)
     compute()
     assert seen == [float(smallest)] * 6
+
+
+@pytest.mark.parametrize("work", ["pass", "time.sleep(0.001)", "time.sleep(1000)", "jax.numpy.ones(3).sum()"])
+def test_a_thread_that_never_ends_does_not_change_how_the_process_ends(work: str) -> None:
+    program = f"""
+import sys, threading, time, jax
+from pamiq_jax.runtime.inline import call_inline
+begun = threading.Event()
+def work():
+    begun.set()
+    while True: {work}
+threading.Thread(target=call_inline, args=(work,), daemon=True).start()
+assert begun.wait(60)
+sys.exit(3)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (3, "")
 
 
 def test_a_callback_of_the_policy_keeps_what_follows_inline() -> None:
