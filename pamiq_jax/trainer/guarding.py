@@ -78,7 +78,7 @@ def guard[S, B](trainer: Trainer[S, B]) -> Trainer[GuardedState[S], B]:
     def step(state: GuardedState[S], batch: B, /) -> tuple[GuardedState[S], Metrics]:
         inner, metrics = trainer.step(state.inner, batch)
         _check_same_form(state.inner, inner)
-        problems = [*_broken_arrays(state.inner, inner), *_bad_losses(state.inner, inner, metrics)]
+        problems = [_has_broken_array(state.inner, inner), *_bad_losses(state.inner, inner, metrics)]
         is_skipped = jnp.any(jnp.array(problems, jnp.bool_))
         consecutive = jnp.where(is_skipped, state.consecutive + 1, 0)
         counts = {"skipped": is_skipped.astype(jnp.float32), "consecutive_skips": consecutive}
@@ -164,14 +164,22 @@ def _check_same_form(before: Any, after: Any) -> None:
         )
 
 
-def _broken_arrays(before: Any, after: Any) -> Iterator[jax.Array]:
-    """Yield, for each array that a step changes, whether it is not finite any more.
+def _has_broken_array(before: Any, after: Any) -> jax.Array:
+    """Return `bool[]`: whether of the arrays that a step changes one is not finite any more.
 
-    One that was not finite before is no sign: "the best loss so far" starts at infinity.
+    One that was not finite before is no sign: "the best loss so far" starts at infinity. Those before are looked at
+    only if one after is not finite, so nearly never.
     """
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        if new is not old and jnp.issubdtype(jnp.result_type(new), jnp.inexact):
-            yield _is_finite(old) & ~_is_finite(new)
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    changed = [(old, new) for old, new in pairs if new is not old and jnp.issubdtype(jnp.result_type(new), jnp.inexact)]
+    if not changed:
+        return jnp.zeros((), jnp.bool_)
+    is_bad = jnp.stack([~_is_finite(new) for _, new in changed])
+
+    def were_good(olds: list[Any]) -> jax.Array:
+        return jnp.any(is_bad & jnp.stack([_is_finite(old) for old in olds]))
+
+    return jax.lax.cond(jnp.any(is_bad), were_good, lambda _: jnp.zeros((), jnp.bool_), [old for old, _ in changed])
 
 
 def _is_finite(leaf: Any) -> jax.Array:
