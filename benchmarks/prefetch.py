@@ -82,10 +82,10 @@ def _part_milliseconds(compiled: Any, chunks: int) -> float:
     """Return the time of gathering and moving one chunk's batches alone."""
     learner, gather = compiled.learner, compiled.programs.trainers["t"].gather
     buffers = {"": learner.buffers["x"].state}
-    jax.block_until_ready(gather(buffers, 0, learner.trainers["t"].run_key))
+    jax.block_until_ready(gather(buffers, 0, learner.trainers["t"].data_key))
     started = time.perf_counter()
     for number in range(chunks):
-        jax.block_until_ready(gather(buffers, number, learner.trainers["t"].run_key))
+        jax.block_until_ready(gather(buffers, number, learner.trainers["t"].data_key))
     return (time.perf_counter() - started) / chunks * 1000
 
 

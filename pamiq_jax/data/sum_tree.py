@@ -57,16 +57,30 @@ def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
         [0, 0, 2, 2]
     """
     leaves = sums.size // 2
+
+    def descend(_: int, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        nodes, points = place
+        left = sums.at[2 * nodes].get(mode="promise_in_bounds")
+        goes_right = points >= left
+        return 2 * nodes + goes_right.astype(jnp.uint32), jnp.where(goes_right, points - left, points)
+
+    # As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
+    nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.uint32), points))
+    is_past_the_end = jnp.any(sums.at[nodes].get(mode="promise_in_bounds") <= 0)  # by rounding, so nearly never
+    nodes = jax.lax.cond(is_past_the_end, lambda: _nodes_with_mass(sums, points), lambda: nodes)
+    return (nodes - leaves).astype(jnp.int32)
+
+
+def _nodes_with_mass(sums: jax.Array, points: jax.Array) -> jax.Array:
+    """Return the leaves at the points, and never one without mass, for which it looks at both children of each node."""
     children = sums.reshape(-1, 2)
 
     def descend(_: int, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         nodes, points = place
         both = children.at[nodes].get(mode="promise_in_bounds")
         left, right = both[..., 0], both[..., 1]
-        # Rounding may carry a point past the end, where nothing is.
         goes_right = (points >= left) & (right > 0)
         return 2 * nodes + goes_right.astype(jnp.uint32), jnp.where(goes_right, points - left, points)
 
-    # As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
-    nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.uint32), points))
-    return (nodes - leaves).astype(jnp.int32)
+    levels = (sums.size // 2).bit_length() - 1
+    return jax.lax.fori_loop(0, levels, descend, (jnp.ones(points.shape, jnp.uint32), points))[0]

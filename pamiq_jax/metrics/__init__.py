@@ -1,5 +1,5 @@
 """Metrics that can be merged."""
 
-from pamiq_jax.metrics.histogram import LatencyHistogram
+from pamiq_jax.metrics.histogram import LatencyCounter, LatencyHistogram
 
-__all__ = ["LatencyHistogram"]
+__all__ = ["LatencyCounter", "LatencyHistogram"]

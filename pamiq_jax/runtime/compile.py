@@ -208,6 +208,8 @@ def handed_on(system: System, trainer: str, state: Any, given: Mapping[str, Para
         state: its state at the end of a run.
         given: what its `publish` returned.
     """
+    if not system.handed_on:
+        return {}
     trained = {model: state.params[model] for model in system.trained_by(trainer)}
     made = {model: given[model] for model in system.made_by(trainer) if model in given}
     models = {model: value for model, value in {**trained, **made}.items() if model in system.handed_on}
@@ -222,6 +224,8 @@ def taken_over(system: System, trainer: str, models: Mapping[str, Params]) -> di
         trainer: the trainer's name.
         models: `LearnerState.models`.
     """
+    if not system.handed_on:
+        return {}
     known = system.trainers[trainer].trainer
     names = {*system.trained_by(trainer), *known.reads} & system.handed_on
     taken = {name: models[name] for name in names}

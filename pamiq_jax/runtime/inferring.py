@@ -24,7 +24,7 @@ from pamiq_jax.runtime.process import CompileCounter
 from pamiq_jax.runtime.programs import Compiled, Programs, Ready
 from pamiq_jax.runtime.saving import Saving
 from pamiq_jax.runtime.state import ActorState, InferReport
-from pamiq_jax.runtime.status import InferenceStatus, Meanwhile
+from pamiq_jax.runtime.status import InferenceStatus, InferenceTally, Meanwhile
 from pamiq_jax.runtime.system import System
 from pamiq_jax.runtime.watched import watched_act, watched_interaction, watched_tell
 from pamiq_jax.runtime.worlds import load_world, save_world
@@ -86,7 +86,7 @@ def begin_interaction(
 class InferenceWorker:
     """One interaction's thread, and the newest value that it has left to be looked at.
 
-    Each attribute is written by this thread and holds an immutable value; reading it takes no lock.
+    Only this thread writes. `actor` is an immutable value and `status` makes one; reading them takes no lock.
 
     Args:
         system: what the interaction belongs to.
@@ -119,7 +119,7 @@ class InferenceWorker:
         self.thread = inference_thread(name)
         self.actor: ActorState | None = None
         self._pulse = control.heartbeats[self.thread]
-        self.status = InferenceStatus()
+        self._tally = InferenceTally()
         self._system, self._name, self._seed = system, name, seed
         self._ready: Ready | None = None
         self._on_paused = named_hook(f"on_paused of interaction {name!r}", self.interaction.on_paused)
@@ -127,6 +127,11 @@ class InferenceWorker:
         self._clock, self._control, self._compiles = clock, control, compiles
         self._refuse_compiles, self._on_interaction = refuse_compiles, on_interaction
         self._on_version, self._get_meanwhile = on_version, get_meanwhile
+
+    @property
+    def status(self) -> InferenceStatus:
+        """What was counted so far. Called from any thread."""
+        return self._tally.status
 
     def run(self, get_ready: Callable[[], Ready | None]) -> None:
         """Act until the system ends. The thread's target.
@@ -197,7 +202,7 @@ class InferenceWorker:
             self.actor = actor
             if report.is_fallback:
                 self._mark_gaps()
-            if self._on_version is not None and (report.version != self.status.version or not self.status.ticks):
+            if self._on_version is not None and (report.version != self._tally.version or not self._tally.ticks):
                 self._on_version(self._name, actor.tick - 1, report.version)
             self._count(report)
             if self._on_interaction is not None:
@@ -246,13 +251,9 @@ class InferenceWorker:
                 self._control.report_error(worker_error(thread, error))
 
     def _count(self, report: InferReport) -> None:
-        self.status = self.status._replace(
-            ticks=self.status.ticks + 1,
-            version=report.version,
-            latency_while=self.status.acted(report.latency_seconds, self._meanwhile(report)),
-            staleness=self.status.staleness.add(report.staleness_seconds),
-            fallbacks=self.status.fallbacks + report.is_fallback,
-        )
+        self._tally.version = report.version
+        self._tally.fallbacks += report.is_fallback
+        self._tally.acted(report.latency_seconds, report.staleness_seconds, self._meanwhile(report))
 
     def _meanwhile(self, report: InferReport) -> Meanwhile:
         """Return what else goes on: publishing is over too soon to be met, but leaves a newer version."""
@@ -264,8 +265,7 @@ class InferenceWorker:
     def _next_due(self, due: float, interval: float) -> float:
         """Return the next multiple of the interval that is not past; those that are count as missed."""
         missed = max(0, math.floor((self._clock.now() - due) / interval))
-        if missed:
-            self.status = self.status._replace(deadline_misses=self.status.deadline_misses + missed)
+        self._tally.deadline_misses += missed
         return due + (missed + 1) * interval
 
     def _close(self) -> None:

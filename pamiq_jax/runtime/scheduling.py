@@ -141,8 +141,10 @@ def _stale(programs: Programs, run: TrainerRun, buffer: str, key: str, now: Prog
 
 def _can_sample(programs: Programs, learner: LearnerState, buffer: str, trainer: str) -> bool:
     can_sample = programs.can_sample.get(buffer)
+    if can_sample is None:
+        return True
     with named(f"can_sample of buffer {buffer!r}, asked for trainer {trainer!r}"):
-        return can_sample is None or bool(can_sample(learner.buffers[buffer].state))
+        return bool(can_sample(learner.buffers[buffer].state))
 
 
 def waits_for_others(programs: Programs, learner: LearnerState, cells: Cells, name: str) -> str:

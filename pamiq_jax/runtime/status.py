@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, override
 
 from pamiq_jax.lifecycle import SystemPhase, TrainerPhase
-from pamiq_jax.metrics import LatencyHistogram
+from pamiq_jax.metrics import LatencyCounter, LatencyHistogram
 from pamiq_jax.runtime.cards import short_metrics, status_html
 from pamiq_jax.runtime.interaction import AGENT
 from pamiq_jax.runtime.rows import floats
@@ -124,22 +124,6 @@ class InferenceStatus(NamedTuple):
         """From observation to action, whatever else went on."""
         return functools.reduce(LatencyHistogram.merge, self.latency_while.values(), LatencyHistogram.empty())
 
-    def acted(self, seconds: float, meanwhile: Meanwhile) -> Mapping[Meanwhile, LatencyHistogram]:
-        """Return `latency_while` with one more tick.
-
-        Args:
-            seconds: from its observation to its action.
-            meanwhile: what else went on.
-
-        Example:
-            >>> status = InferenceStatus()
-            >>> status = status._replace(latency_while=status.acted(0.002, Meanwhile.TRAINING))
-            >>> {meanwhile.value: histogram.total for meanwhile, histogram in status.latency_while.items()}
-            {'training': 1}
-        """
-        before = self.latency_while.get(meanwhile, _NOTHING)
-        return {**self.latency_while, meanwhile: before.add(seconds)}
-
     def merge(self, other: InferenceStatus) -> InferenceStatus:
         """Return both as one; the version is the newer one."""
         return InferenceStatus(
@@ -155,6 +139,53 @@ class InferenceStatus(NamedTuple):
             self.staleness.merge(other.staleness),
             self.deadline_misses + other.deadline_misses,
             self.fallbacks + other.fallbacks,
+        )
+
+
+class InferenceTally:
+    """What an inference thread counts, in place; it alone writes. The status is of the same moment, within a tick.
+
+    Attributes:
+        ticks: actions taken.
+        version: of the snapshot used last.
+        deadline_misses: ticks left out.
+        fallbacks: ticks in which the fallback acted.
+
+    Example:
+        >>> tally = InferenceTally()
+        >>> tally.acted(0.002, 0.1, Meanwhile.TRAINING)
+        >>> {meanwhile.value: histogram.total for meanwhile, histogram in tally.status.latency_while.items()}
+        {'training': 1}
+    """
+
+    def __init__(self) -> None:
+        self.ticks = self.version = self.deadline_misses = self.fallbacks = 0
+        self._latency_while = {meanwhile: LatencyCounter() for meanwhile in Meanwhile}
+        self._staleness = LatencyCounter()
+
+    def acted(self, latency_seconds: float, staleness_seconds: float, meanwhile: Meanwhile) -> None:
+        """Count one more tick.
+
+        Args:
+            latency_seconds: from its observation to its action.
+            staleness_seconds: age of the snapshot that was used.
+            meanwhile: what else went on.
+        """
+        self._latency_while[meanwhile].add(latency_seconds)
+        self._staleness.add(staleness_seconds)
+        self.ticks += 1
+
+    @property
+    def status(self) -> InferenceStatus:
+        """What was counted so far. Called from any thread."""
+        latencies = {meanwhile: counter.histogram for meanwhile, counter in self._latency_while.items()}
+        return InferenceStatus(
+            self.ticks,
+            self.version,
+            {meanwhile: latency for meanwhile, latency in latencies.items() if latency.total},
+            self._staleness.histogram,
+            self.deadline_misses,
+            self.fallbacks,
         )
 
 

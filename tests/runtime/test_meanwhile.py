@@ -12,6 +12,7 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.checkpoint import StateStore
 from pamiq_jax.lifecycle import TrainerEvent
+from pamiq_jax.metrics import LatencyHistogram
 from pamiq_jax.runtime import InferenceStatus, InferReport, Meanwhile
 from tests.runtime.fakes import AGENT, PATIENCE, World, learning_system, python_trainer
 
@@ -90,8 +91,9 @@ def test_ticks_beside_a_save_are_counted_as_such(tmp_path: Path, monkeypatch: py
 
 
 def test_merging_keeps_the_activities_apart() -> None:
-    one = InferenceStatus(latency_while=InferenceStatus().acted(0.001, Meanwhile.IDLE))
-    other = InferenceStatus(latency_while=InferenceStatus().acted(0.004, Meanwhile.SAVING))
+    none = LatencyHistogram.empty()
+    one = InferenceStatus(latency_while={Meanwhile.IDLE: none.add(0.001)})
+    other = InferenceStatus(latency_while={Meanwhile.SAVING: none.add(0.004)})
     merged = one.merge(other).merge(one)
     assert {meanwhile: histogram.total for meanwhile, histogram in merged.latency_while.items()} == {
         Meanwhile.IDLE: 2,
