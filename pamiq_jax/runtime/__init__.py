@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pamiq_jax.runtime.infer import infer_tick
     from pamiq_jax.runtime.interaction import Interaction
     from pamiq_jax.runtime.launching import launch
+    from pamiq_jax.runtime.limits import Deadlines
     from pamiq_jax.runtime.lockstep import LockstepResult, run_lockstep
     from pamiq_jax.runtime.programs import Compiled, Programs
     from pamiq_jax.runtime.recorder import RecordingStatus
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from pamiq_jax.runtime.system import Model, Queue, Schedule, System
     from pamiq_jax.runtime.train import train_tick
     from pamiq_jax.runtime.tuning import tune_chunks
-    from pamiq_jax.runtime.watchdog import Deadlines, Stuck
+    from pamiq_jax.runtime.watchdog import Stuck
     from pamiq_jax.runtime.worlds import Stateful
 else:
     __getattr__, __dir__ = lazy_names(
@@ -60,6 +61,7 @@ else:
             "infer": "infer_tick",
             "interaction": "Interaction",
             "launching": "launch",
+            "limits": "Deadlines",
             "lockstep": "LockstepResult run_lockstep",
             "signal_condition": "on_signal",
             "programs": "Compiled Programs",
@@ -74,7 +76,7 @@ else:
             "system": "Model Queue Schedule System",
             "train": "train_tick",
             "tuning": "tune_chunks",
-            "watchdog": "Deadlines Stuck",
+            "watchdog": "Stuck",
             "worlds": "Stateful",
         },
     )

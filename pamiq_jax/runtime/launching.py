@@ -11,9 +11,9 @@ from pamiq_jax.conditions import Condition
 from pamiq_jax.errors import InvalidValueError
 from pamiq_jax.runtime.clock import RealClock
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.limits import DEADLINES, Deadlines
 from pamiq_jax.runtime.process import DirectoryLock
 from pamiq_jax.runtime.system import System
-from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
 
 if TYPE_CHECKING:
     from pamiq_jax.checkpoint import Retention

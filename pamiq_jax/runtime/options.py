@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from pamiq_jax.runtime.events import OnTransition
 from pamiq_jax.runtime.faults import FAIL_FAST, FaultPolicy
+from pamiq_jax.runtime.limits import DEADLINES, Deadlines
 from pamiq_jax.runtime.rows import OnMetrics
 from pamiq_jax.runtime.state import InferReport
-from pamiq_jax.runtime.watchdog import DEADLINES, Deadlines
 
 
 class Observers(NamedTuple):
