@@ -103,11 +103,16 @@ def _end_calls() -> None:
     A thread that goes on then is ended by it, and from within XLA that takes the process with it, whatever its exit
     code. One that waits in C does not go on. Called at exit, after those who stop systems.
     """
-    for thread in tuple(_CALLING):
+    for thread in _calling():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
     deadline = time.monotonic() + _END_SECONDS
-    while _CALLING and time.monotonic() < deadline:
+    while _calling() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def _calling() -> set[int]:
+    """Return the threads that are in a call; in a forked child, none of the parent's."""
+    return _CALLING & {thread.ident for thread in threading.enumerate()}
 
 
 atexit.register(_end_calls)  # earlier than systems are launched, so called later
