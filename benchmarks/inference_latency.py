@@ -21,7 +21,7 @@ import numpy as np
 
 import pamiq_jax as pj
 from benchmarks.harness import Comparison, alternate, report
-from benchmarks.two_threads import INTERVAL_SECONDS, Bare, World, data, system
+from benchmarks.two_threads import INTERVAL_SECONDS, SWING_SECONDS, Bare, World, data, system
 from pamiq_jax.checkpoint import latest_n
 from pamiq_jax.runtime import Run
 
@@ -47,17 +47,24 @@ class _Side(NamedTuple):
         return 1e3 * float(np.quantile(values, share))
 
 
-def _ours(run: Run, world: World) -> Callable[[float], list[float]]:
-    def latencies(seconds: float) -> list[float]:
-        run.resume()
-        run.wait(0.05)  # into the swing
-        world.latencies.clear()
-        run.wait(seconds)
-        values = list(world.latencies)
-        run.pause()
-        return values
+class _Ours:
+    """A launched system that acts, and trains, for some seconds whenever it is asked to."""
 
-    return latencies
+    def __init__(self, run: Run, world: World) -> None:
+        self._run, self._world = run, world
+        self.chunks_per_second: list[float] = []
+
+    def latencies(self, seconds: float) -> list[float]:
+        """Return the seconds from each observation to its action. A publication is a chunk."""
+        self._run.resume()
+        self._run.wait(SWING_SECONDS)
+        before = self._run.snapshot.version
+        self._world.latencies.clear()
+        self._run.wait(seconds)
+        values = list(self._world.latencies)
+        self.chunks_per_second.append((self._run.snapshot.version - before) / seconds)
+        self._run.pause()
+        return values
 
 
 def _compile_something() -> None:
@@ -126,8 +133,10 @@ def _compared(
     return _Condition(comparison, one.seen, other.seen)
 
 
-def _conditions(bare: Bare, chunk: int, interval: float | None, seconds: float) -> dict[str, _Condition]:
-    """Return what each condition came to: "training" in five windows, the others in fewer."""
+def _conditions(
+    bare: Bare, chunk: int, interval: float | None, seconds: float
+) -> tuple[dict[str, _Condition], dict[str, float]]:
+    """Return what each condition came to, "training" in five windows, and how many chunks a second each side did."""
 
     def bare_side(training: str) -> Callable[[float], list[float]]:
         return lambda seconds: bare.latencies(seconds, interval, training)
@@ -140,14 +149,21 @@ def _conditions(bare: Bare, chunk: int, interval: float | None, seconds: float) 
             pj.launch(system(world, chunk, interval, in_python=False), directory=directory, keep=latest_n(1))
         )
         run.pause()
-        ours = _ours(run, world)
+        side = _Ours(run, world)
+        ours = side.latencies
         found["idle"] = _compared(ours, bare_side("idle"), seconds / 2, 2)
         for record in data():
             run.collect("x", record)
         run.resume()
         run.wait_for_version(1, timeout=600)
         run.pause()
+        side.chunks_per_second.clear()
+        bare.chunks_per_second.clear()
         found["training"] = _compared(ours, bare_side("jax"), seconds, 5)
+        rates = {
+            "ours": statistics.median(side.chunks_per_second),
+            "bare": statistics.median(bare.chunks_per_second),
+        }
         compiling = (_disturbed(side, _compile_something) for side in (ours, bare_side("jax")))
         found["compiling"] = _compared(*compiling, seconds / 2, 2)
         found["saving"] = _compared(_disturbed(ours, run.save), bare_side("jax"), seconds / 2, 2)
@@ -157,8 +173,8 @@ def _conditions(bare: Bare, chunk: int, interval: float | None, seconds: float) 
             run.collect("x", record)
         run.wait_for_version(1, timeout=600)
         run.pause()
-        found["python"] = _compared(_ours(run, world), bare_side("python"), seconds / 2, 2)
-    return found
+        found["python"] = _compared(_Ours(run, world).latencies, bare_side("python"), seconds / 2, 2)
+    return found, rates
 
 
 def measure(*, quick: bool) -> list[dict[str, object]]:
@@ -167,12 +183,13 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     bare = Bare(chunk)
     rows: list[dict[str, object]] = []
     for name, interval in (("at 50 Hz", INTERVAL_SECONDS), ("free-running", None)):
-        found = _conditions(bare, chunk, interval, 0.5 if quick else 10)
+        found, rates = _conditions(bare, chunk, interval, 0.5 if quick else 10)
         training = found["training"]
         more: dict[str, object] = {
             "chunk_ms": 1e3 * bare.chunk_seconds(),
             "p50_ratio": training.percentiles()["ratios"][0],  # pyright: ignore
             "p50_goal": "<= 1.05",
+            "chunks_per_second_meanwhile": rates,
             "idle_p99_ms": statistics.median(found["idle"].comparison.ours),
             "p50_p99_p999_ms": {condition: each.percentiles() for condition, each in found.items()},
         }

@@ -17,6 +17,8 @@ from benchmarks.train_throughput import BATCH, FEATURES, HIDDEN, RECORDS, bare_s
 
 ACTIONS = 8
 INTERVAL_SECONDS = 0.02
+SWING_SECONDS = 0.05
+"""How long each side acts before it is measured."""
 
 
 def params() -> dict[str, jax.Array]:
@@ -125,6 +127,8 @@ class Bare:
         first = {"policy": params()}
         self._carry = jax.block_until_ready(self._train((first, tx.init(first), jax.random.key(1))))
         self._newest = [self._carry[0]]
+        self.trained = 0
+        self.chunks_per_second: list[float] = []
         np.asarray(self._act(self._newest[0]["policy"], World.spec.observation))
 
     def chunk_seconds(self, chunks: int = 20) -> float:
@@ -153,7 +157,11 @@ class Bare:
         if training != "idle":
             thread.start()
         try:
-            return self._acted(seconds, interval_seconds)
+            self._acted(SWING_SECONDS, interval_seconds)
+            before = self.trained
+            values = self._acted(seconds, interval_seconds)
+            self.chunks_per_second.append((self.trained - before) / seconds)
+            return values
         finally:
             is_over.set()
             if training != "idle":
@@ -162,6 +170,7 @@ class Bare:
     def _train_once(self) -> None:
         self._carry = jax.block_until_ready(self._train(self._carry))
         self._newest[0] = self._carry[0]
+        self.trained += 1
 
     def _acted(self, seconds: float, interval_seconds: float | None) -> list[float]:
         world = World()

@@ -144,7 +144,8 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> tuple[dict[
         check_own_models(system, name, published)
         check_finite(published)  # also compiles the check for this tree
         handed = handed_on(system, name, run.state, given)
-        check_finite({model: value for model, value in handed.items() if model not in published})
+        if unpublished := {model: value for model, value in handed.items() if model not in published}:
+            check_finite(unpublished)
         models.update({model: handed[model] for model in system.made_by(name) if model in handed})
         params.update(published)
         trained.update(published)

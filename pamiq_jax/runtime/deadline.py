@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ class DeadlinePolicy:
         name: of the thread.
         on_start: called first on the policy's thread.
         tell: tells the policy the feedback, on its thread.
+        inline: whether the thread computes programs on the CPU itself, see `call_inline`.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class DeadlinePolicy:
         name: str,
         on_start: Callable[[], None] = lambda: None,
         tell: TellFn = _tell_nobody,
+        *,
+        inline: bool = False,
     ) -> None:
         self._policy, self._fallback, self._seconds, self._on_start, self._tell = act, fallback, seconds, on_start, tell
         self._told: list[Mapping[str, Any]] = []
@@ -67,7 +71,8 @@ class DeadlinePolicy:
         self._request: _Request | None = None
         self._answer: tuple[PyTree, PyTree, Mapping[str, Any] | None] | BaseException | None = None
         self._is_busy = self._is_closed = False
-        self._thread = threading.Thread(target=call_inline, args=(self._work,), name=name, daemon=True)
+        work = functools.partial(call_inline, self._work) if inline else self._work
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
         self._thread.start()
 
     def act(

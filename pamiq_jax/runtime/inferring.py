@@ -83,6 +83,10 @@ def begin_interaction(
     return actor._replace(resets=jax.tree.map(np.ones_like, actor.resets))
 
 
+def _call(function: Callable[[], None]) -> None:
+    function()
+
+
 class InferenceWorker:
     """One interaction's thread, and the newest value that it has left to be looked at.
 
@@ -189,7 +193,10 @@ class InferenceWorker:
         with self._with_deadline(ready.compiled.programs) as programs:
             self._ready = ready
             watched = watched_interaction(programs, self._name, self._pulse)
-            call_inline(functools.partial(self._tick_until_end, watched, ready, self.actor))
+            ticks = functools.partial(self._tick_until_end, watched, ready, self.actor)
+            # A Python agent may start programs and go on; one with a fallback acts on the policy's thread.
+            is_inline = isinstance(self.interaction.agent, Agent) and self.interaction.fallback is None
+            (call_inline if is_inline else _call)(ticks)
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()
@@ -238,6 +245,7 @@ class InferenceWorker:
             self.interaction.environment.spec.action,
             thread,
             on_start=on_start,
+            inline=isinstance(self.interaction.agent, Agent),
             **({} if tell is None else {"tell": tell}),
         )
         try:

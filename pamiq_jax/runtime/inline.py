@@ -17,7 +17,7 @@ from jax.experimental import io_callback
 _PLACES = threading.BoundedSemaphore(8)
 _THREAD = threading.local()
 _CALLING: set[int] = set()
-_END_SECONDS = 1.0
+_END_SECONDS = 5.0
 _ENVIRONMENT_BYTES = 256  # C's `fenv_t` has 16 to 32
 
 
@@ -42,6 +42,9 @@ def call_inline(function: Callable[[], Any]) -> None:
         [9]
     """
     program, set_floating_point = inline_program(), _floating_point_now()
+    if getattr(_THREAD, "call", None) is not None:  # within such a call already
+        function()
+        return
     if program is None or set_floating_point is None or not _PLACES.acquire(blocking=False):
         function()
         return
@@ -101,7 +104,8 @@ def _end_calls() -> None:
     """Have threads that would not stop leave their calls, by an exception, before the interpreter goes down.
 
     A thread that goes on then is ended by it, and from within XLA that takes the process with it, whatever its exit
-    code. One that waits in C does not go on. Called at exit, after those who stop systems.
+    code. The exception comes as soon as Python code goes on; for a thread that waits in C for longer than is waited
+    here it only has to last until the process is gone. Called at exit, after those who stop systems.
     """
     for thread in _calling():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))

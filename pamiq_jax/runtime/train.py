@@ -334,8 +334,10 @@ def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Learn
     system, name, group = work.programs.system, work.name, work.schedule.group
     given = work.trainer.publish(run.state)
     params = published_params(system, name, given)
+    check_finite(params)
     handed = handed_on(system, name, run.state, given)
-    check_finite({**handed, **params})
+    if unpublished := {model: value for model, value in handed.items() if model not in params}:
+        check_finite(unpublished)  # apart, as when the system was compiled: each form is a program of its own
     if handed or learner.pending:
         pending = {other: with_newest(members, params) for other, members in learner.pending.items()}
         learner = learner._replace(models={**learner.models, **handed}, pending=pending)
