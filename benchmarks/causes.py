@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+_GATHER = (
+    "who draws waits for memory: of 48 us a batch, 30 are XLA's gather of 256 rows from 16 MB (10 from so few that "
+    "they stay in the cache), which the reference does too; seven other ways to write it took as long. What else runs "
+    "on the machine counts for more than the rest: in seven runs of a day it was 0.92 to 1.10 of flashbax with "
+    "priorities and 0.94 to 1.11 without."
+)
+
 CAUSES: dict[str, str] = {
     "inference_latency: free-running": "the training thread has about 0.3 ms of Python between two runs of 5 ms, and "
     "one tick of the 140 in that time waits for it: one in a hundred is just about where p99 lies.",
@@ -17,10 +24,8 @@ CAUSES: dict[str, str] = {
     "startup: import": "32 ms are one pass of the garbage collector over JAX's objects, which comes due at the first "
     "thousand or two objects that anything makes after JAX's import; 14 ms are the package's own modules.",
     "vae_pamiq": "the host's time between two runs; the compiled chunk alone takes as long as the reference's.",
-    "sample": "who draws waits for memory: of 48 us a batch, 30 are XLA's gather of 256 rows from 16 MB (10 from so "
-    "few that they stay in the cache), which the reference does too; seven other ways to write it took as long. What "
-    "else runs on the machine counts for more than the rest: in seven runs of a day it was 0.92 to 1.10 of flashbax "
-    "with priorities and 0.94 to 1.11 without.",
+    "sample: ring": _GATHER,
+    "sample: prioritized": _GATHER,
     "guard": "the state is kept twice, and one of the two selected after each step.",
     "train_throughput": "the next chunk is handed over two milliseconds before one ends; where other work on the cores "
     "makes chunks of one kind take now more, now less, it sometimes comes too late, and the device waits for it.",
@@ -28,15 +33,15 @@ CAUSES: dict[str, str] = {
     "work a tick counts, asks the conditions and keeps what a run must keep to be gone on with: some 4 us of 60.",
     "prefetch": "two cores that training keeps busy leave nothing to hide behind; see "
     "[the core, decided](design/core.md).",
-    "checkpoint_stall": "two cores, which a process of low priority shares that hashes, writes and syncs the blocks; "
-    "what remains is 0.06 ms, see [Checkpoints, measured](design/checkpoints.md).",
+    "checkpoint_stall: while training waits": "two cores, which a process of low priority shares that hashes, writes "
+    "and syncs the blocks; what remains is 0.06 ms, see [Checkpoints, measured](design/checkpoints.md).",
 }
 
 
 def cause(name: str) -> str:
-    """Return why a row misses, by its whole name or else by that of its benchmark.
+    """Return why a figure misses.
 
     Args:
-        name: of the row, as "ingest: collect".
+        name: of the row, as "ingest: collect", or of the row and the figure, as "vae_pamiq, vs_pamiq_core".
     """
-    return CAUSES.get(name) or CAUSES.get(name.partition(":")[0]) or "not looked into yet"
+    return CAUSES.get(name, "not looked into yet")

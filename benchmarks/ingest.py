@@ -1,8 +1,9 @@
 """What a record costs on its way from the agent to the device.
 
 `collect()` copies the record; the reference is pamiq-core's, which keeps a reference and copies nothing. Then draining
-to the device, against its update, `get_data` and stack; and images, against the copy that `memcpy` makes. Where peers
-are not installed, what a few lines of numpy do instead takes pamiq-core's place.
+to the device, against its update, `get_data` and stack, which it does with all that its buffer holds, here 10,000
+records of which 4,096 are new; with those alone it would take half as long. And images, against the copy that `memcpy`
+makes. Where peers are not installed, what a few lines of numpy do instead takes pamiq-core's place.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
             names=("pamiq-core's update, get_data and stack", "np.stack of the new records, device_put"),
             goals=("<= 0.1", "<= 1"),
             runs=5 if quick else 15,
-            more={"records": WAITING, "chunk": CHUNK},
+            more={"records": WAITING, "chunk": CHUNK, "pamiq_core_stacks_all_it_holds": BUFFERED},
         ),
         report(
             "ingest: 64x64x3 images",

@@ -26,8 +26,11 @@ _INTRODUCTION = """# Speed, measured
 Written by `make bench`; do not edit. One row a question: `python -m benchmarks NAME` measures it again, `--quick` a
 smaller one of the same kind. Both sides of a row are run at least five times, by turns, after one run that does not
 count; the figures are medians, with the least and the greatest. A reference is the shortest good program that does the
-same. What stands under "Further figures" is measured less often: peers after ours, the side conditions of
-`inference_latency` twice (while saving, only ours saves: the bare program has nothing to save with).
+same. Not by turns are `publish` (size after size), `idle_cpu` (a peer after ours), `memory` (whose reference is
+computed: what must be held; programs' temporaries are not counted), `pause` (whose reference is a chunk of the same
+windows) and `startup: launch to first action` (where the second start needs the first). What stands under "Further
+figures" is measured less often: peers after ours, the side conditions of `inference_latency` twice (while saving, only
+ours saves: the bare program has nothing to save with).
 
 `ratio` is ours over the reference; of `publish` and `tick_overhead` both are ours, the slowest and the fastest case.
 `memory` is of a run that saves nothing. What misses its goal says why below. A row marked "quick" was measured small,

@@ -1,5 +1,8 @@
 """Time to publish parameters that are ready: it must not grow with their size.
 
+A run looks through them before, on the training thread: the agent goes on with the snapshot that it has. That reads
+each number once, and is given beside (`check_finite`).
+
 Beside it: over the number of leaves, a jitted copy, a queue of parameters as Stoix's Sebulba systems hand them to their
 actors (https://github.com/EdanToledo/Stoix), and pamiq-core.
 """
@@ -20,6 +23,7 @@ import jax.numpy as jnp
 import pamiq_jax as pj
 from benchmarks.harness import Comparison, report
 from benchmarks.peers import peer
+from pamiq_jax.publishing import check_finite
 
 LEAVES = (10, 100, 1_000)
 RUNS = 5
@@ -65,10 +69,16 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
     ours: dict[int, list[float]] = {size: [] for size in sizes}
     copies: dict[int, list[float]] = {size: [] for size in sizes}
+    checks: dict[str, float] = {}
     for size in sizes:
         params = jax.block_until_ready(_params(size))
         jax.block_until_ready(copy(params))
+        check_finite(params)
+        checks[str(size)] = round(
+            1e6 * statistics.median(_seconds_each(lambda p=params: check_finite(p), 1) for _ in range(RUNS)), 1
+        )
         publish = _publisher(params)
+        _seconds_each(publish, 10)
         for _ in range(RUNS):
             ours[size].append(_seconds_each(publish, 200))
             copies[size].append(_seconds_each(lambda params=params: jax.block_until_ready(copy(params)), 2))
@@ -78,6 +88,7 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     largest_copy = sorted(copies[sizes[-1]])[RUNS // 2] * 1e6
     more: dict[str, object] = {
         "microseconds_by_size": {str(size): round(value, 1) for size, value in medians.items()},
+        "check_finite_microseconds_by_size": checks,
         "microseconds_by_leaves": _by_leaves(_publisher),
         "queue_of_params_microseconds_by_leaves": _by_leaves(_queued),
         "jitted_copy_of_largest_us": round(largest_copy, 1),

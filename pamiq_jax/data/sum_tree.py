@@ -56,6 +56,13 @@ def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
         >>> find_slots(sums, jnp.array([0.0, 0.9, 1.0, 4.0])).tolist()
         [0, 0, 2, 2]
     """
+    # Elsewhere a branch may wait for the host.
+    nodes = jax.lax.platform_dependent(sums, points, cpu=_nodes_at, default=_nodes_with_mass)
+    return (nodes - sums.size // 2).astype(jnp.int32)
+
+
+def _nodes_at(sums: jax.Array, points: jax.Array) -> jax.Array:
+    """Return the leaves at the points, of each node looking at one child, unless that has led past the end."""
     leaves = sums.size // 2
 
     def descend(_: int, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -67,8 +74,7 @@ def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
     # As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
     nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.uint32), points))
     is_past_the_end = jnp.any(sums.at[nodes].get(mode="promise_in_bounds") <= 0)  # by rounding, so nearly never
-    nodes = jax.lax.cond(is_past_the_end, lambda: _nodes_with_mass(sums, points), lambda: nodes)
-    return (nodes - leaves).astype(jnp.int32)
+    return jax.lax.cond(is_past_the_end, lambda: _nodes_with_mass(sums, points), lambda: nodes)
 
 
 def _nodes_with_mass(sums: jax.Array, points: jax.Array) -> jax.Array:

@@ -28,8 +28,8 @@ def call_inline(function: Callable[[], Any]) -> None:
     of docs/benchmarks.md 95 us instead of 14, unless the last program ended less than 10 us ago. The exception is what
     is called from within a host callback: that it computes at once, as another thread might wait for the callback. So
     the function is called from one, with the floating-point environment of its thread: XLA's flushes subnormal numbers
-    to zero. Where there is no place for that (the ninth thread at a time; JAX without a CPU), or should JAX do
-    otherwise some day, it is merely called.
+    to zero. JAX's default device is for this thread what it is now. Where there is no place for that (the ninth thread
+    at a time; JAX without a CPU), or should JAX do otherwise some day, it is merely called.
 
     Args:
         function: is called once. What it raises is raised here.

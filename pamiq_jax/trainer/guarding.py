@@ -167,8 +167,8 @@ def _check_same_form(before: Any, after: Any) -> None:
 def _has_broken_array(before: Any, after: Any) -> jax.Array:
     """Return `bool[]`: whether of the arrays that a step changes one is not finite any more.
 
-    One that was not finite before is no sign: "the best loss so far" starts at infinity. Those before are looked at
-    only if one after is not finite, so nearly never.
+    One that was not finite before is no sign: "the best loss so far" starts at infinity. On a CPU those before are
+    looked at only if one after is not finite, so nearly never; elsewhere a branch may wait for the host.
     """
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     changed = [(old, new) for old, new in pairs if new is not old and jnp.issubdtype(jnp.result_type(new), jnp.inexact)]
@@ -176,10 +176,13 @@ def _has_broken_array(before: Any, after: Any) -> jax.Array:
         return jnp.zeros((), jnp.bool_)
     is_bad = jnp.stack([~_is_finite(new) for _, new in changed])
 
-    def were_good(olds: list[Any]) -> jax.Array:
+    def were_good(is_bad: jax.Array, olds: list[Any]) -> jax.Array:
         return jnp.any(is_bad & jnp.stack([_is_finite(old) for old in olds]))
 
-    return jax.lax.cond(jnp.any(is_bad), were_good, lambda _: jnp.zeros((), jnp.bool_), [old for old, _ in changed])
+    def look_if_bad(is_bad: jax.Array, olds: list[Any]) -> jax.Array:
+        return jax.lax.cond(jnp.any(is_bad), were_good, lambda *_: jnp.zeros((), jnp.bool_), is_bad, olds)
+
+    return jax.lax.platform_dependent(is_bad, [old for old, _ in changed], cpu=look_if_bad, default=were_good)
 
 
 def _is_finite(leaf: Any) -> jax.Array:

@@ -129,7 +129,9 @@ def test_what_is_called_computes_with_subnormal_numbers_as_its_thread_does() -> 
     assert seen == [float(smallest)] * 6
 
 
-@pytest.mark.parametrize("work", ["pass", "time.sleep(0.001)", "time.sleep(1.05)", "time.sleep(1000)", "jax.numpy.ones(3).sum()"])
+@pytest.mark.parametrize(
+    "work", ["pass", "time.sleep(0.001)", "time.sleep(1.05)", "time.sleep(1000)", "jax.numpy.ones(3).sum()"]
+)
 def test_a_thread_that_never_ends_does_not_change_how_the_process_ends(work: str) -> None:
     program = f"""
 import sys, threading, time, jax
