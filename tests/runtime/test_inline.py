@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pamiq_jax as pj
 from pamiq_jax.runtime import inline
 from pamiq_jax.runtime.inline import call_inline
+from tests.runtime.fakes import World
 
 
 def _long_program() -> Callable[[], jax.Array]:
@@ -146,6 +148,29 @@ sys.exit(3)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (3, "")
+
+
+def test_a_python_agent_may_start_a_program_and_go_on() -> None:
+    program, still_computed = _long_program(), []
+
+    class Starting:
+        extras: dict[str, Any] = {}  # noqa: RUF012
+
+        def reset(self, seed: int) -> None:
+            pass
+
+        def act(self, params: Any, observation: Any) -> Any:
+            result = program()
+            still_computed.append(not result.is_ready())
+            result.block_until_ready()
+            return np.float32(0), {}
+
+    interaction = pj.Interaction(Starting(), World(), 0.01)
+    with pj.launch(pj.System(models={"policy": pj.Model(jnp.zeros(3))}, interaction=interaction)) as run:
+        run.wait_until_ready()
+        while run.status.inference.ticks < 3:
+            run.wait(0.01)
+    assert all(still_computed)
 
 
 def test_a_callback_of_the_policy_keeps_what_follows_inline() -> None:

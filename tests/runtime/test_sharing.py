@@ -13,7 +13,7 @@ import pytest
 import pamiq_jax as pj
 from pamiq_jax.data import Buffer
 from pamiq_jax.errors import InvalidValueError, UnsatisfiableConditionError
-from tests.runtime.fakes import fed_system, python_trainer
+from tests.runtime.fakes import PATIENCE, fed_system, python_trainer
 from tests.runtime.scanning import small_system
 from tests.runtime.test_models import changing, scheduled
 from tests.runtime.test_train import Bench
@@ -29,8 +29,32 @@ def toward(model: str, target: float | None = None, *, reads: tuple[str, ...] = 
     return pj.gradient_trainer(loss_fn, optax.sgd(0.25), trains=(model,), reads=reads)
 
 
+def toward_all(*models: str) -> pj.Trainer[Any, Any]:
+    """Return a trainer that draws all numbers of its models to 1."""
+
+    def loss_fn(params: Any, batch: Any, rng_key: jax.Array) -> Any:
+        return sum(jnp.mean((params[model] - 1) ** 2) for model in models), {}
+
+    return pj.gradient_trainer(loss_fn, optax.sgd(0.25), trains=models)
+
+
 def scalars(**models: float) -> dict[str, pj.Model]:
     return {name: pj.Model(jnp.float32(value)) for name, value in models.items()}
+
+
+def test_what_is_handed_on_unpublished_compiles_nothing_while_it_runs_however_large() -> None:
+    large = 1_200_000  # more numbers than are looked through on the host
+    trainers = {
+        "both": scheduled(toward_all("policy", "world")),
+        "world": scheduled(toward_all("world")),
+    }
+    models = {"policy": pj.Model(jnp.zeros(3)), "world": pj.Model(jnp.zeros(large), infer=False)}
+    with pj.launch(fed_system(models=models, trainers=trainers), strict=True) as run:
+        run.wait_until_ready()
+        for value in range(100):
+            run.collect("x", float(value))
+        run.wait_for_version(2, PATIENCE)
+        assert run.status.compiles_after_ready == 0
 
 
 class TestGroups:
