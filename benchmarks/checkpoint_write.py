@@ -123,7 +123,7 @@ def _orbax(directory: Path) -> Iterator[Save]:
 
 def measure(*, quick: bool) -> list[dict[str, object]]:
     """Return a row for a first save, one for a save after a tenth has changed, and one with a thread that acts."""
-    leaves, runs = (60, 3) if quick else (LEAVES, 7)
+    leaves, runs = (60, 5) if quick else (LEAVES, 7)
     rows: dict[str, tuple[list[Saved], list[Saved]]] = {"whole": ([], []), "a tenth": ([], []), "acting": ([], [])}
     for run in range(runs + 1):
         state = _state(leaves, run)
