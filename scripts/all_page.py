@@ -309,9 +309,10 @@ True""",
 >>> InferenceStatus(ticks=3).merge(InferenceStatus(ticks=4)).ticks
 7""",
         "runtime.LearnerState": _TRAINED + ">>> sorted(learner.trainers), learner.buffers['x'].inserted\n(['t'], 2)",
-        "runtime.Meanwhile": """>>> from pamiq_jax.runtime import InferenceStatus, Meanwhile
->>> status = InferenceStatus()
->>> status._replace(latency_while=status.acted(0.002, Meanwhile.TRAINING)).latency.total
+        "runtime.Meanwhile": """>>> from pamiq_jax.metrics import LatencyHistogram
+>>> from pamiq_jax.runtime import InferenceStatus, Meanwhile
+>>> training = LatencyHistogram.empty().add(0.002)
+>>> InferenceStatus(ticks=1, latency_while={Meanwhile.TRAINING: training}).latency.total
 1""",
         "runtime.MetricRow": _SYSTEM
         + """>>> rows = []
