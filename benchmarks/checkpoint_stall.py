@@ -312,7 +312,7 @@ def _row(name: str, measured: _Measured, *, megabytes: float) -> dict[str, objec
 
 def measure(*, quick: bool) -> list[dict[str, object]]:
     """Return a row for a trainer that trains all the time, and one for a trainer that waits for data."""
-    leaves, runs, windows = (60, 5, 1) if quick else (LEAVES, 5, 1)
+    leaves, runs, windows = 60 if quick else LEAVES, 5, 1
     megabytes = leaves * LEAF_NUMBERS * 4 / 1e6
     return [
         _row(name, _measure(leaves, runs, windows, is_busy=is_busy), megabytes=megabytes)

@@ -6,6 +6,8 @@ leaves. Appendix B.2.1 of Schaul et al., "Prioritized Experience Replay", ICLR 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -63,7 +65,6 @@ def find_slots(sums: jax.Array, points: jax.Array) -> jax.Array:
 
 def _nodes_at(sums: jax.Array, points: jax.Array) -> jax.Array:
     """Return the leaves at the points, of each node looking at one child, unless that has led past the end."""
-    leaves = sums.size // 2
 
     def descend(_: int, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         nodes, points = place
@@ -71,8 +72,7 @@ def _nodes_at(sums: jax.Array, points: jax.Array) -> jax.Array:
         goes_right = points >= left
         return 2 * nodes + goes_right.astype(jnp.uint32), jnp.where(goes_right, points - left, points)
 
-    # As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
-    nodes, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(points.shape, jnp.uint32), points))
+    nodes = _descended(descend, sums, points)
     is_past_the_end = jnp.any(sums.at[nodes].get(mode="promise_in_bounds") <= 0)  # by rounding, so nearly never
     return jax.lax.cond(is_past_the_end, lambda: _nodes_with_mass(sums, points), lambda: nodes)
 
@@ -88,5 +88,13 @@ def _nodes_with_mass(sums: jax.Array, points: jax.Array) -> jax.Array:
         goes_right = (points >= left) & (right > 0)
         return 2 * nodes + goes_right.astype(jnp.uint32), jnp.where(goes_right, points - left, points)
 
+    return _descended(descend, sums, points)
+
+
+def _descended(descend: Callable[..., tuple[jax.Array, jax.Array]], sums: jax.Array, points: jax.Array) -> jax.Array:
+    """Return the leaves that a step from node to child leads to, from the root.
+
+    As a loop: written out, XLA's CPU backend computes each level's gathers anew for the next, 25 times slower in all.
+    """
     levels = (sums.size // 2).bit_length() - 1
     return jax.lax.fori_loop(0, levels, descend, (jnp.ones(points.shape, jnp.uint32), points))[0]

@@ -14,7 +14,7 @@ from pamiq_jax.errors import InvalidValueError, StepStructureError
 from pamiq_jax.runtime.state import BufferRun, TrainerRun
 from pamiq_jax.runtime.system import Schedule, System
 from pamiq_jax.trainer import SampleFn, Trainer, TrainerPrograms, compile_trainer
-from pamiq_jax.trainer.drawing import NO_RUN, sample_at
+from pamiq_jax.trainer.drawing import NO_RUN, place_of, sample_at
 from pamiq_jax.trainer.priorities import PRIORITIES, Drawn, RecordPriorities, split_drawn
 from pamiq_jax.types import PyTree
 
@@ -128,12 +128,10 @@ def _compile_with_host_data(
 
     host = next(iter(jax.tree.leaves(states)[0].devices()))
     device = next(iter(run.data_key.devices()))
-    place = np.array([0, NO_RUN], np.int32)
-    program = jax.jit(draw).lower(states, place, jax.device_put(run.data_key, host)).compile()
+    program = jax.jit(draw).lower(states, place_of(), jax.device_put(run.data_key, host)).compile()
 
     def gather(states: PyTree, position: Any, rng_key: jax.Array, run: int = NO_RUN, /) -> PyTree:
-        place = np.array([position, run], np.int32)
-        return jax.device_put(program(states, place, jax.device_put(rng_key, host)), device)
+        return jax.device_put(program(states, place_of(position, run), jax.device_put(rng_key, host)), device)
 
     batches = gather(states, 0, run.data_key)
     programs = compile_with(sample=take, buffer_state=batches)

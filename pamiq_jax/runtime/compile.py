@@ -142,10 +142,8 @@ def _first_params(system: System, runs: Mapping[str, TrainerRun]) -> tuple[dict[
         published = published_params(system, name, given)
         _check_declared(system, name, given)
         check_own_models(system, name, published)
-        check_finite(published)  # also compiles the check for this tree
         handed = handed_on(system, name, run.state, given)
-        if unpublished := {model: value for model, value in handed.items() if model not in published}:
-            check_finite(unpublished)
+        check_results(published, handed)  # also compiles the checks for these trees
         models.update({model: handed[model] for model in system.made_by(name) if model in handed})
         params.update(published)
         trained.update(published)
@@ -215,6 +213,20 @@ def handed_on(system: System, trainer: str, state: Any, given: Mapping[str, Para
     made = {model: given[model] for model in system.made_by(trainer) if model in given}
     models = {model: value for model, value in {**trained, **made}.items() if model in system.handed_on}
     return models if system.trainers[trainer].trainer.compiled else copied(models)
+
+
+def check_results(published: Mapping[str, Params], handed: Mapping[str, Params]) -> None:
+    """Raise if what comes of a run is not finite. Each of both is a program of its own, for it has its own form.
+
+    Args:
+        published: what inference may see of it.
+        handed: what other trainers take over of it.
+
+    Raises:
+        NonFiniteError: naming the leaves.
+    """
+    check_finite(published)
+    check_finite({model: value for model, value in handed.items() if model not in published})
 
 
 def taken_over(system: System, trainer: str, models: Mapping[str, Params]) -> dict[str, Params]:

@@ -83,10 +83,6 @@ def begin_interaction(
     return actor._replace(resets=jax.tree.map(np.ones_like, actor.resets))
 
 
-def _call(function: Callable[[], None]) -> None:
-    function()
-
-
 class InferenceWorker:
     """One interaction's thread, and the newest value that it has left to be looked at.
 
@@ -195,8 +191,10 @@ class InferenceWorker:
             watched = watched_interaction(programs, self._name, self._pulse)
             ticks = functools.partial(self._tick_until_end, watched, ready, self.actor)
             # A Python agent may start programs and go on; one with a fallback acts on the policy's thread.
-            is_inline = isinstance(self.interaction.agent, Agent) and self.interaction.fallback is None
-            (call_inline if is_inline else _call)(ticks)
+            if isinstance(self.interaction.agent, Agent) and self.interaction.fallback is None:
+                call_inline(ticks)
+            else:
+                ticks()
 
     def _tick_until_end(self, programs: Programs, ready: Ready, actor: ActorState) -> None:
         interval, due = self.interaction.interval_seconds, self._clock.now()

@@ -42,10 +42,8 @@ def call_inline(function: Callable[[], Any]) -> None:
         [9]
     """
     program, set_floating_point = inline_program(), _floating_point_now()
-    if getattr(_THREAD, "call", None) is not None:  # within such a call already
-        function()
-        return
-    if program is None or set_floating_point is None or not _PLACES.acquire(blocking=False):
+    is_within = getattr(_THREAD, "call", None) is not None
+    if is_within or program is None or set_floating_point is None or not _PLACES.acquire(blocking=False):
         function()
         return
     call, thread = _Call(function, set_floating_point), threading.get_ident()

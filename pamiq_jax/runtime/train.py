@@ -10,9 +10,8 @@ import jax
 from pamiq_jax.conditions import Progress, Wake
 from pamiq_jax.errors import WorkerError
 from pamiq_jax.lifecycle import TrainerEvent, TrainerPhase, transition
-from pamiq_jax.publishing import check_finite
 from pamiq_jax.runtime.clock import Clock
-from pamiq_jax.runtime.compile import handed_on, published_params, taken_over
+from pamiq_jax.runtime.compile import check_results, handed_on, published_params, taken_over
 from pamiq_jax.runtime.failures import named
 from pamiq_jax.runtime.faults import FaultPolicy
 from pamiq_jax.runtime.programs import Programs
@@ -334,10 +333,8 @@ def _publish(work: _Work, learner: LearnerState, run: TrainerRun) -> tuple[Learn
     system, name, group = work.programs.system, work.name, work.schedule.group
     given = work.trainer.publish(run.state)
     params = published_params(system, name, given)
-    check_finite(params)
     handed = handed_on(system, name, run.state, given)
-    if unpublished := {model: value for model, value in handed.items() if model not in params}:
-        check_finite(unpublished)  # apart, as when the system was compiled: each form is a program of its own
+    check_results(params, handed)
     if handed or learner.pending:
         pending = {other: with_newest(members, params) for other, members in learner.pending.items()}
         learner = learner._replace(models={**learner.models, **handed}, pending=pending)

@@ -165,7 +165,8 @@ class Workers:
                 self._told_by = self.recorder.begin(ready, self.learner, self.clock)
         self._begin_quarantined(self.learner)
         self.ready = ready.begun()
-        inline_program()
+        if self.inference:
+            inline_program()  # compiled before that counts
         self.compiles.reset()
         self.control.send(SystemEvent.RESTORED)
 

@@ -12,7 +12,7 @@ import numpy as np
 from pamiq_jax.errors import noted
 from pamiq_jax.trainer.base import ChangeFn, PublishFn, Trainer
 from pamiq_jax.trainer.donation import COPIED, READ, DonationPlan, explain_donation
-from pamiq_jax.trainer.drawing import NO_RUN, SampleFn, drawing_key, sample_at
+from pamiq_jax.trainer.drawing import NO_RUN, SampleFn, drawing_key, place_of, sample_at
 from pamiq_jax.trainer.forward import calls_python, forwarded_leaves, jit_forwarding
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, with_indices
 from pamiq_jax.trainer.step_checks import check_same_form, check_step
@@ -94,12 +94,11 @@ def compile_trainer[S](
     plan = explain_donation(trainer, state, donates=donates, copies=copies)
     rng_key = jax.random.key(0)
     if not trainer.compiled:
-        place = np.array([0, NO_RUN], np.int32)
-        draw = jax.jit(sample_at(sample)).lower(buffer_state, place, rng_key).compile()
+        draw = jax.jit(sample_at(sample)).lower(buffer_state, place_of(), rng_key).compile()
         if not donates:
             trainer = keeping(trainer)
         if trainer.warm_up:
-            warm_up(trainer, state, split_drawn(draw(buffer_state, place, rng_key))[0])
+            warm_up(trainer, state, split_drawn(draw(buffer_state, place_of(), rng_key))[0])
         chunk = python_chunk(trainer, draw, steps)
         return TrainerPrograms(trainer.setup, chunk, trainer.publish, trainer.teardown, steps, plan)
     batch = split_drawn(jax.eval_shape(sample, buffer_state, jnp.zeros((), jnp.int32), rng_key))
@@ -182,7 +181,7 @@ def _compile_chunk[S](
     # Numbers take as long to get to the device as all the rest of a call; those of the next chunk are there already.
     following: dict[tuple[int, int], jax.Array] = {}
     jitted = jax.jit(split_chunk, donate_argnums=1)
-    traced = jitted.trace(*split(state)[1:], buffer_state, np.array([0, NO_RUN], np.int32), rng_key)
+    traced = jitted.trace(*split(state)[1:], buffer_state, place_of(), rng_key)
     program = traced.lower().compile()
 
     def call(
@@ -191,7 +190,7 @@ def _compile_chunk[S](
         leaves, kept, donated = split(state)
         number = int(position)
         where = following.get((number, run))
-        where = np.array([number, run], np.int32) if where is None else where
+        where = place_of(number, run) if where is None else where
         kept, donated, metrics, (same_run, next_run) = program(kept, donated, buffer_state, where, rng_key)
         following.clear()
         following[number + steps, run], following[0, run + 1] = same_run, next_run

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pamiq_jax.types import PyTree
 
@@ -15,6 +16,16 @@ type SampleFn = Callable[[PyTree, Any, jax.Array], PyTree]
 
 NO_RUN = -1
 """In the place of a run's number: batches are drawn with the key as it is."""
+
+
+def place_of(position: int = 0, run: int = NO_RUN) -> np.ndarray[Any, Any]:
+    """Return where a batch is drawn, int32 `[2]`: its number, counted from the beginning of the run, and the run's.
+
+    Example:
+        >>> place_of(3, run=1).tolist(), place_of().tolist()
+        ([3, 1], [0, -1])
+    """
+    return np.array([position, run], np.int32)
 
 
 def drawing_key(rng_key: jax.Array, run: Any) -> jax.Array:
@@ -29,5 +40,5 @@ def drawing_key(rng_key: jax.Array, run: Any) -> jax.Array:
 
 
 def sample_at(sample: SampleFn) -> Callable[[PyTree, Any, jax.Array], PyTree]:
-    """Return `(buffer_state, place, rng_key) -> batch`; place int32 `[2]` is the position and the run's number."""
+    """Return `(buffer_state, place, rng_key) -> batch`; the place is a `place_of`."""
     return lambda buffer_state, place, rng_key: sample(buffer_state, place[0], drawing_key(rng_key, place[1]))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pamiq_jax.trainer.base import Trainer
-from pamiq_jax.trainer.drawing import NO_RUN
+from pamiq_jax.trainer.drawing import NO_RUN, place_of
 from pamiq_jax.trainer.priorities import reduce_metrics, split_drawn, with_indices
 from pamiq_jax.trainer.step_checks import check_same_form, check_scalars
 from pamiq_jax.types import Metrics, PyTree
@@ -25,7 +25,7 @@ def python_chunk[S](
     ) -> tuple[S, Metrics]:
         history: list[Metrics] = []
         for offset in range(steps):
-            batch, indices = split_drawn(draw(buffer_state, np.array([position + offset, run], np.int32), rng_key))
+            batch, indices = split_drawn(draw(buffer_state, place_of(position + offset, run), rng_key))
             new_state, metrics = trainer.step(state, batch)
             check_same_form("step", state, new_state)
             check_scalars(metrics := with_indices(metrics, indices))
