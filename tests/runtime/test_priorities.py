@@ -191,7 +191,9 @@ class TestErrors:
         parts = {"data": "x", "batch_size": 5}
         trainers = {"silent": pj.Schedule(self.SILENT, **parts), "fit": pj.Schedule(TRAINER, **parts)}
         buffers = {"x": pj.prioritized_buffer(8, example=0.0)}
-        pj.compile_system(fed_system(models=MODELS, trainers=trainers, buffers=buffers))
+        compiled = pj.compile_system(fed_system(models=MODELS, trainers=trainers, buffers=buffers))
+        assert set(compiled.programs.trainers) == {"silent", "fit"}
+        assert set(compiled.programs.update) == {"x"}
 
     def test_a_batch_that_is_taken_for_its_records(self) -> None:
         trainer = pj.gradient_trainer(
